@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* A domain that is being put together, and its state. Inside of assemble.h. */
+#pragma once
+
+#include "catalog/assemble.h"
+#include "catalog/entries.h"
+#include "catalog/groups.h"
+
+struct assembly {
+    const struct assembly_input *input;
+    struct draft *draft;
+    unsigned *positions; /* of the draft's disks */
+    struct entries entries;
+    struct groups groups;
+    struct domain *domain;
+    struct state_domain *state;
+    struct layer ***layers; /* of each disk, by depth in its chain; borrowed from the domain */
+};
+
+/* Makes `state`, once the domain has its disks and snapshots. -ENOMEM. */
+int assembly_make_state(struct assembly *assembly);

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Is it still the same? See compare.h. */
+#include "catalog/compare.h"
+
+#include <string.h>
+
+static bool same_string(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_list(char *const *a, char *const *b)
+{
+    for (; a && *a && b && *b; a++, b++)
+        if (strcmp(*a, *b) != 0)
+            return false;
+    return !(a && *a) && !(b && *b);
+}
+
+static bool same_identity(const struct file_identity *a, const struct file_identity *b)
+{
+    return file_identity_same_file(a, b) && file_identity_same_content(a, b);
+}
+
+static bool same_layer(const struct layer *a, const struct layer *b)
+{
+    if (!a || !b)
+        return a == b;
+    return strcmp(a->path, b->path) == 0 && a->format == b->format && a->size == b->size &&
+           a->active == b->active && a->changed == b->changed &&
+           (a->active ? file_identity_same_file(&a->identity, &b->identity)
+                      : same_identity(&a->identity, &b->identity)) &&
+           same_string(a->backing ? a->backing->path : NULL, b->backing ? b->backing->path : NULL);
+}
+
+static bool same_disk(const struct disk *a, const struct disk *b)
+{
+    return a->position == b->position && strcmp(a->target, b->target) == 0 &&
+           strcmp(a->source, b->source) == 0 && a->format == b->format && a->snapshot == b->snapshot &&
+           a->persistent == b->persistent && same_layer(a->active, b->active);
+}
+
+static bool same_frozen(const struct frozen *a, const struct frozen *b)
+{
+    return a->disk->position == b->disk->position && a->size == b->size && same_layer(a->layer, b->layer) &&
+           (a->internal && b->internal ? internal_snapshot_equal(a->internal, b->internal)
+                                       : a->internal == b->internal);
+}
+
+static bool same_snapshot(const struct snapshot *a, const struct snapshot *b)
+{
+    if (a->serial != b->serial || strcmp(a->name, b->name) != 0 || a->created.tv_sec != b->created.tv_sec ||
+        a->created.tv_nsec != b->created.tv_nsec || a->frozen_count != b->frozen_count ||
+        a->state != b->state || a->consistency != b->consistency || a->memory_size != b->memory_size ||
+        a->is_protected != b->is_protected || strcmp(a->description, b->description) != 0 ||
+        (a->parent ? a->parent->serial : 0) != (b->parent ? b->parent->serial : 0))
+        return false;
+    for (size_t i = 0; i < a->frozen_count; i++)
+        if (!same_frozen(&a->frozen[i], &b->frozen[i]))
+            return false;
+    return true;
+}
+
+bool domain_is_same(const struct domain *a, const struct domain *b)
+{
+    if (a->serial != b->serial || strcmp(a->name, b->name) != 0 || !same_string(a->uuid, b->uuid) ||
+        !same_string(a->definition, b->definition) || !same_string(a->problem, b->problem) ||
+        !same_list(a->named_files, b->named_files) || a->disk_count != b->disk_count ||
+        a->layer_count != b->layer_count || a->snapshot_count != b->snapshot_count ||
+        (a->current ? a->current->serial : 0) != (b->current ? b->current->serial : 0))
+        return false;
+    for (size_t i = 0; i < a->disk_count; i++)
+        if (!same_disk(&a->disks[i], &b->disks[i]))
+            return false;
+    for (size_t i = 0; i < a->layer_count; i++)
+        if (!same_layer(a->layers[i], b->layers[i]))
+            return false;
+    for (size_t i = 0; i < a->snapshot_count; i++)
+        if (!same_snapshot(a->snapshots[i], b->snapshots[i]))
+            return false;
+    return true;
+}
+
+static bool same_state_frozen(const struct state_frozen *a, const struct state_frozen *b)
+{
+    return strcmp(a->target, b->target) == 0 && a->position == b->position &&
+           strcmp(a->layer, b->layer) == 0 && a->internal == b->internal &&
+           same_string(a->internal_id, b->internal_id) && a->l1_table_offset == b->l1_table_offset &&
+           a->date_sec == b->date_sec && a->date_nsec == b->date_nsec && a->allocated == b->allocated &&
+           same_identity(&a->layer_identity, &b->layer_identity) &&
+           file_identity_same_file(&a->overlay_identity, &b->overlay_identity) &&
+           a->is_settled == b->is_settled;
+}
+
+bool state_is_same(const struct state_domain *a, const struct state_domain *b)
+{
+    if (a->serial != b->serial || strcmp(a->name, b->name) != 0 || !same_string(a->uuid, b->uuid) ||
+        !same_list(a->files, b->files) || a->disk_count != b->disk_count ||
+        a->snapshot_count != b->snapshot_count)
+        return false;
+    for (size_t i = 0; i < a->disk_count; i++)
+        if (a->disks[i].position != b->disks[i].position ||
+            strcmp(a->disks[i].target, b->disks[i].target) != 0)
+            return false;
+    for (size_t i = 0; i < a->snapshot_count; i++) {
+        const struct state_snapshot *x = &a->snapshots[i], *y = &b->snapshots[i];
+        if (x->serial != y->serial || strcmp(x->name, y->name) != 0 || x->frozen_count != y->frozen_count)
+            return false;
+        for (size_t j = 0; j < x->frozen_count; j++)
+            if (!same_state_frozen(&x->frozen[j], &y->frozen[j]))
+                return false;
+    }
+    return true;
+}

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Which domains a scan shows; see discover.h. */
+#include "catalog/discover.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "catalog/endings.h"
+#include "catalog/kinship.h"
+#include "catalog/scan_images.h"
+#include "domain/name.h"
+
+#define PROBLEM_BYTES_MAX 8192 /* nobody reads more */
+
+struct search {
+    const struct scan *scan;
+    struct kinship kinship;
+    struct state_domain *const *states;
+    size_t state_count;
+    bool *claimed; /* states */
+    struct notices *notices;
+    struct discovery *discovery;
+};
+
+void draft_problem(struct draft *draft, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    char sentence[1024];
+    vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
+    for (char *at = sentence; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?'; /* from the name of a file */
+    if (draft->problem.length > PROBLEM_BYTES_MAX)
+        return;
+    if (draft->problem.length && strstr(draft->problem.data, sentence))
+        return; /* two disks on one damaged image */
+    text_append_string(&draft->problem, draft->problem.length ? "; " : "");
+    text_append_string(&draft->problem, sentence);
+}
+
+const char *path_in_store(const char *source, const char *path)
+{
+    size_t length = strlen(source);
+    if (strncmp(path, source, length) == 0 && path[length] == '/')
+        return path + length + 1;
+    return path;
+}
+
+/* ---- Drafts ---- */
+
+static int add_draft(struct search *search, char *name, size_t disk_count, struct draft **result)
+{
+    struct discovery *discovery = search->discovery;
+    struct draft *grown = realloc(discovery->drafts, (discovery->count + 1) * sizeof *grown);
+    struct draft_disk *disks = calloc(disk_count ? disk_count : 1, sizeof *disks);
+    if (grown)
+        discovery->drafts = grown;
+    if (!grown || !disks) {
+        free(disks);
+        free(name);
+        return -ENOMEM;
+    }
+    grown[discovery->count] = (struct draft){.name = name, .disks = disks, .disk_count = disk_count};
+    *result = &grown[discovery->count++];
+    return 0;
+}
+
+static struct draft *find_draft(const struct discovery *discovery, const char *name)
+{
+    for (size_t i = 0; i < discovery->count; i++)
+        if (strcmp(discovery->drafts[i].name, name) == 0)
+            return &discovery->drafts[i];
+    return NULL;
+}
+
+static int note_contended(struct search *search, const struct scan_image *base,
+                          const struct scan_image *chosen)
+{
+    struct discovery *discovery = search->discovery;
+    for (size_t i = 0; i < search->kinship.overlay_count; i++) {
+        const struct scan_image *image = search->kinship.overlays[i];
+        const struct kin *kin = kin_of(&search->kinship, image);
+        if (image == chosen || kin->base != base->first || kin->child)
+            continue;
+        struct contended *grown =
+            realloc(discovery->contended, (discovery->contended_count + 1) * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        discovery->contended = grown;
+        discovery->contended[discovery->contended_count++] = (struct contended){chosen, image};
+    }
+    return 0;
+}
+
+/* Puts the overlays over the disk's image, if there are any, on top of its chain. `below` is the chain from
+ * its image down and is used up. */
+static int put_overlays(struct search *search, struct draft *draft, struct draft_disk *disk,
+                        const struct scan_image *base, struct scan_chain *below)
+{
+    bool is_free;
+    size_t tops;
+    const struct scan_image *top = kinship_topmost(&search->kinship, base, &is_free, &tops);
+    if (!top) {
+        disk->chain = *below;
+        *below = (struct scan_chain){0};
+    } else {
+        /* Down to the base as everybody may, and from there as its definition may. */
+        int r = scan_chain_follow((struct scan_image *)top, &disk->chain);
+        for (size_t i = 0; r == 0 && i < disk->chain.count; i++) {
+            if (below->count == 0 || disk->chain.images[i] != below->images[0])
+                continue;
+            struct scan_image **grown = realloc(disk->chain.images, (i + below->count + 1) * sizeof *grown);
+            if (!grown)
+                return -ENOMEM;
+            disk->chain.images = grown;
+            for (size_t j = 0; j < below->count; j++)
+                grown[i + j] = below->images[j];
+            disk->chain.count = i + below->count;
+            free(disk->chain.problem);
+            disk->chain.problem = steal_pointer(below->problem);
+            break;
+        }
+        if (r < 0)
+            return r;
+    }
+    if (tops > 1) {
+        draft_problem(draft,
+                      "%zu overlays lie on %s; the one that was written to last, %s, is taken as active",
+                      tops, base->path, top->path);
+        int r = note_contended(search, base, top);
+        if (r < 0)
+            return r;
+    }
+    const struct scan_image *active = disk->chain.count ? disk->chain.images[0] : base;
+    const struct scan_image *child = kin_of(&search->kinship, active)->child;
+    if (child && !kinship_contradicts(&search->kinship, child))
+        draft_problem(draft, "%s is active, and yet it is the backing file of %s", active->path, child->path);
+    else if (child)
+        draft_problem(draft, "%s", child->backing_problem);
+    return 0;
+}
+
+/* Copies a chain, so that what the scan owns stays whole. */
+static int copy_chain(const struct scan_chain *from, struct scan_chain *to)
+{
+    to->images = calloc(from->count ? from->count : 1, sizeof *to->images);
+    to->problem = from->problem ? strdup(from->problem) : NULL;
+    if (!to->images || (from->problem && !to->problem))
+        return -ENOMEM;
+    if (from->count)
+        memcpy(to->images, from->images, from->count * sizeof *to->images);
+    to->count = from->count;
+    return 0;
+}
+
+static int draft_definition(struct search *search, const struct scan_definition *from)
+{
+    const struct definition *definition = &from->definition;
+    struct draft *draft = find_draft(search->discovery, definition->name);
+    if (draft) {
+        notices_add(search->notices, LOG_LEVEL_ERROR, "%s is left out: %s defines a domain %s too",
+                    from->path, draft->definition->path, definition->name);
+        return 0;
+    }
+    char *name = strdup(definition->name);
+    int r = name ? add_draft(search, name, definition->disk_count, &draft) : -ENOMEM;
+    if (r < 0)
+        return r;
+    draft->definition = from;
+    if (from->distrust && (definition->launch || definition->qmp || definition->agent))
+        draft_problem(draft, "%s is not trusted with launch, qmp and agent: %s", from->path, from->distrust);
+    for (size_t i = 0; r == 0 && i < definition->disk_count; i++) {
+        const struct definition_disk *disk = &definition->disks[i];
+        draft->disks[i] = (struct draft_disk){
+            .target = disk->target,
+            .source = from->sources[i],
+            .format = disk->format,
+            .snapshot = disk->snapshot,
+            .persistent = disk->persistent,
+        };
+        cleanup(scan_chain_done) struct scan_chain chain = {0};
+        r = copy_chain(&from->chains[i], &chain);
+        if (r == 0 && chain.count) {
+            r = put_overlays(search, draft, &draft->disks[i], chain.images[0], &chain);
+        } else if (r == 0) {
+            draft->disks[i].chain = chain;
+            chain = (struct scan_chain){0};
+        }
+    }
+    return r;
+}
+
+/* A name for the domain of `image`, and not one that a definition has taken. */
+static char *implicit_name(const struct search *search, const struct scan_image *image)
+{
+    char *name = name_make_legal(image->name, (size_t)(ending_start(image->name) - image->name));
+    for (unsigned number = 2; name && find_draft(search->discovery, name); number++) {
+        char suffix[16];
+        snprintf(suffix, sizeof suffix, "%u", number);
+        free(name);
+        cleanup_free char *plain =
+            name_make_legal(image->name, (size_t)(ending_start(image->name) - image->name));
+        name = plain ? name_with_suffix(plain, suffix) : NULL;
+    }
+    return name;
+}
+
+static bool state_has_file(const struct state_domain *state, const char *file)
+{
+    for (char **known = state->files; known && *known; known++)
+        if (strcmp(*known, file) == 0)
+            return true;
+    return false;
+}
+
+static bool is_known_file(const struct search *search, const char *file)
+{
+    for (size_t i = 0; i < search->state_count; i++)
+        if (!search->claimed[i] && state_has_file(search->states[i], file))
+            return true;
+    return false;
+}
+
+static int draft_implicit(struct search *search, struct scan_image *image)
+{
+    bool top_is_free;
+    size_t tops;
+    kinship_topmost(&search->kinship, image, &top_is_free, &tops);
+    if (kin_of(&search->kinship, image)->child && !top_is_free && !is_known_file(search, image->name))
+        return 0;
+    char *name = implicit_name(search, image);
+    struct draft *draft;
+    int r = name ? add_draft(search, name, 1, &draft) : -ENOMEM;
+    if (r < 0)
+        return r;
+    draft->disks[0] = (struct draft_disk){
+        .target = "vda", .source = image->path, .format = IMAGE_FORMAT_QCOW2, .persistent = true};
+    cleanup(scan_chain_done) struct scan_chain chain = {0};
+    r = scan_chain_follow(image, &chain);
+    return r < 0 ? r : put_overlays(search, draft, &draft->disks[0], image, &chain);
+}
+
+/* ---- What the store knows of them ---- */
+
+static void claim(struct search *search, struct draft *draft, size_t state)
+{
+    draft->state = search->states[state];
+    search->claimed[state] = true;
+}
+
+/* First whom a uuid tells, then whom a name, then whom its file. */
+static void match_states(struct search *search, struct draft *draft, int round)
+{
+    const char *uuid = draft->definition ? draft->definition->definition.uuid : NULL;
+    for (size_t i = 0; i < search->state_count && !draft->state; i++) {
+        const struct state_domain *state = search->states[i];
+        if (search->claimed[i])
+            continue;
+        bool same = false;
+        if (round == 0)
+            same = uuid && state->uuid && strcmp(uuid, state->uuid) == 0;
+        else if (round == 1)
+            same = strcmp(draft->name, state->name) == 0 &&
+                   (!uuid || !state->uuid || strcmp(uuid, state->uuid) == 0);
+        else
+            same = !draft->definition &&
+                   state_has_file(state, path_in_store(search->scan->source, draft->disks[0].source));
+        if (same)
+            claim(search, draft, i);
+    }
+}
+
+static void match_all(struct search *search, size_t first_draft, int rounds)
+{
+    for (int round = 0; round < rounds; round++)
+        for (size_t i = first_draft; i < search->discovery->count; i++)
+            match_states(search, &search->discovery->drafts[i], round);
+}
+
+static int compare_draft(const void *left, const void *right)
+{
+    return strcmp(((const struct draft *)left)->name, ((const struct draft *)right)->name);
+}
+
+static bool is_candidate(const struct scan_image *image)
+{
+    return image->is_candidate && image->name && !image->first->is_defined && !image->is_defined &&
+           ending_of(image->name) == ENDING_QCOW2;
+}
+
+/* Says of images that are in no domain why that is so. */
+static void note_unseen(struct search *search)
+{
+    for (size_t i = 0; i < search->discovery->count; i++)
+        for (size_t j = 0; j < search->discovery->drafts[i].disk_count; j++) {
+            const struct draft_disk *disk = &search->discovery->drafts[i].disks[j];
+            for (size_t k = 0; k < disk->chain.count; k++)
+                kin_of(&search->kinship, disk->chain.images[k])->is_seen = true;
+        }
+    for (size_t i = 0; i < search->scan->image_count; i++) {
+        const struct scan_image *image = search->scan->images[i];
+        const struct kin *kin = kin_of(&search->kinship, image);
+        if (!kin->is_seen && kin->child && is_candidate(image))
+            notices_add(
+                search->notices, LOG_LEVEL_WARNING,
+                "%s is shown in no domain: it is the backing file of %s, whose chain can't be followed",
+                image->path, kin->child->path);
+        else if (!kin->is_seen && !kin->child && !kin->base && kinship_is_overlay(image))
+            notices_add(search->notices, LOG_LEVEL_INFO,
+                        "%s is shown in no domain: it stands on %s, which no definition names", image->path,
+                        image->backing->path);
+    }
+}
+
+static int run(struct search *search)
+{
+    const struct scan *scan = search->scan;
+    int r = kinship_init(&search->kinship, scan);
+    for (size_t i = 0; r == 0 && i < scan->definition_count; i++)
+        if (scan->definitions[i].is_good)
+            r = draft_definition(search, &scan->definitions[i]);
+    match_all(search, 0, 2);
+    size_t defined = search->discovery->count;
+    for (size_t i = 0; r == 0 && i < scan->image_count; i++) {
+        struct scan_image *image = scan->images[i];
+        if (is_candidate(image))
+            r = draft_implicit(search, image);
+    }
+    if (r < 0)
+        return r;
+    match_all(search, defined, 3);
+    for (size_t i = 0; i < search->discovery->count; i++) {
+        struct draft *draft = &search->discovery->drafts[i];
+        for (size_t j = 0; j < draft->disk_count; j++)
+            if (draft->disks[j].chain.problem)
+                draft_problem(draft, "%s", draft->disks[j].chain.problem);
+        if (draft->problem.failed)
+            return -ENOMEM;
+    }
+    note_unseen(search);
+    if (search->discovery->count)
+        qsort(search->discovery->drafts, search->discovery->count, sizeof *search->discovery->drafts,
+              compare_draft);
+    return 0;
+}
+
+int discover(const struct scan *scan, struct state_domain *const *states, size_t state_count,
+             struct notices *notices, struct discovery *discovery)
+{
+    struct discovery made = {0};
+    cleanup_free bool *claimed = calloc(state_count + 1, sizeof *claimed);
+    if (!claimed)
+        return -ENOMEM;
+    struct search search = {
+        .scan = scan,
+        .states = states,
+        .state_count = state_count,
+        .claimed = claimed,
+        .notices = notices,
+        .discovery = &made,
+    };
+    int r = run(&search);
+    kinship_done(&search.kinship);
+    if (r < 0) {
+        discovery_done(&made);
+        return r;
+    }
+    *discovery = made;
+    return 0;
+}
+
+void discovery_done(struct discovery *discovery)
+{
+    for (size_t i = 0; i < discovery->count; i++) {
+        struct draft *draft = &discovery->drafts[i];
+        for (size_t j = 0; j < draft->disk_count; j++)
+            scan_chain_done(&draft->disks[j].chain);
+        free(draft->disks);
+        free(draft->name);
+        text_done(&draft->problem);
+    }
+    free(discovery->drafts);
+    free(discovery->contended);
+    *discovery = (struct discovery){0};
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* The domains of the present catalog and their states; see members.h. */
+#include "catalog/members.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "catalog/compare.h"
+
+int members_init(struct members *members, struct store *store, struct error *err)
+{
+    struct members made = {.store = store};
+    int r = store_load(store, &made.absent, &made.absent_count, err);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < made.absent_count; i++)
+        for (size_t j = 0; j < made.absent[i]->snapshot_count; j++)
+            if (made.absent[i]->snapshots[j].serial >= SERIAL_HASHED &&
+                number_set_add(&made.hashed, made.absent[i]->snapshots[j].serial) < 0) {
+                members_done(&made);
+                return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+            }
+    *members = made;
+    return 0;
+}
+
+static void member_done(struct member *member)
+{
+    domain_unref(member->domain);
+    state_domain_free(member->state);
+}
+
+void members_done(struct members *members)
+{
+    for (size_t i = 0; i < members->count; i++)
+        member_done(&members->list[i]);
+    for (size_t i = 0; i < members->absent_count; i++)
+        state_domain_free(members->absent[i]);
+    free(members->list);
+    free(members->absent);
+    number_set_done(&members->hashed);
+    *members = (struct members){0};
+}
+
+struct state_domain **members_states(const struct members *members, size_t *count)
+{
+    struct state_domain **states = calloc(members->count + members->absent_count + 1, sizeof *states);
+    if (!states)
+        return NULL;
+    for (size_t i = 0; i < members->count; i++)
+        states[i] = members->list[i].state;
+    if (members->absent_count)
+        memcpy(states + members->count, members->absent, members->absent_count * sizeof *states);
+    *count = members->count + members->absent_count;
+    return states;
+}
+
+/* ---- Serial numbers ---- */
+
+/*
+ * Where the counter can't be used (a read-only store, a full disk), a hash. None is given twice while we run:
+ * the kernel may still have pages of what had it.
+ */
+static int next_serial(void *opaque, const char *kind, const char *domain, const char *name, uint64_t *serial)
+{
+    struct members *members = opaque;
+    struct error why;
+    if (!members->hashing && !store_is_read_only(members->store)) {
+        if (store_next_serial(members->store, serial, &why) == 0)
+            return 0;
+        log_warning("%s; its serial number is a hash instead", why.text);
+    }
+    for (unsigned attempt = 0;; attempt++) {
+        uint64_t hashed = store_serial_hashed(kind, domain, name, attempt);
+        if (number_set_has(&members->hashed, hashed))
+            continue;
+        *serial = hashed;
+        return number_set_add(&members->hashed, hashed);
+    }
+}
+
+/* ---- Updating ---- */
+
+static struct member *find_by_serial(const struct members *members, uint64_t serial)
+{
+    for (size_t i = 0; i < members->count; i++)
+        if (members->list[i].domain->serial == serial)
+            return &members->list[i];
+    return NULL;
+}
+
+/* Makes the new member of a draft. If its domain is still the same, that object is used again. */
+static int make_member(struct members *members, const char *source, struct draft *draft, size_t *room,
+                       struct member *member, bool *changed)
+{
+    const char *damage = store_damage(members->store);
+    members->hashing = damage && (!draft->state || draft->state->serial >= SERIAL_HASHED);
+    if (members->hashing)
+        draft_problem(
+            draft,
+            "the store is damaged (%s in .vmsnapfs/domains), maybe where it told of this domain, so "
+            "its inode numbers are made up; remove that file to have new ones",
+            damage);
+    const struct assembly_input input = {
+        .source = source, .next_serial = next_serial, .opaque = members, .room = room};
+    struct domain *domain;
+    struct state_domain *state;
+    int r = assemble(&input, draft, &domain, &state);
+    if (r < 0)
+        return r;
+    struct member *before = find_by_serial(members, domain->serial);
+    if (before && domain_is_same(before->domain, domain)) {
+        domain_unref(domain);
+        domain = domain_ref(before->domain);
+    } else {
+        *changed = true;
+    }
+    bool unsaved = draft->state ? !state_is_same(draft->state, state) || (before && before->unsaved) : true;
+    *member = (struct member){.domain = domain, .state = state, .unsaved = unsaved};
+    return 0;
+}
+
+static bool is_used(const struct discovery *discovery, const struct state_domain *state)
+{
+    for (size_t i = 0; i < discovery->count; i++)
+        if (discovery->drafts[i].state == state)
+            return true;
+    return false;
+}
+
+/* Forgets the states that are too many: those of the lowest serials. Only when mounting, so that a source
+ * whose files are gone for a while does not lose its numbers. */
+static void forget_absent(struct members *members)
+{
+    while (members->absent_count > MEMBERS_ABSENT_MAX) {
+        size_t oldest = 0;
+        for (size_t i = 1; i < members->absent_count; i++)
+            if (members->absent[i]->serial < members->absent[oldest]->serial)
+                oldest = i;
+        if (!store_is_read_only(members->store) && members->absent[oldest]->serial < SERIAL_HASHED) {
+            struct error why;
+            if (store_remove(members->store, members->absent[oldest]->serial, &why) < 0)
+                log_warning("%s", why.text);
+        }
+        state_domain_free(members->absent[oldest]);
+        members->absent[oldest] = members->absent[--members->absent_count];
+    }
+}
+
+int members_update(struct members *members, const char *source, struct discovery *discovery, bool *changed,
+                   struct error *err)
+{
+    size_t all = members->count + members->absent_count;
+    struct member *list = calloc(discovery->count + 1, sizeof *list);
+    struct state_domain **absent = calloc(all + 1, sizeof *absent);
+    size_t made = 0, absent_count = 0, room = ASSEMBLY_ENTRIES_MAX;
+    bool any = discovery->count != members->count;
+    int r = list && absent ? 0 : -ENOMEM;
+    for (; r == 0 && made < discovery->count; made++)
+        r = make_member(members, source, &discovery->drafts[made], &room, &list[made], &any);
+    if (r < 0) {
+        for (size_t i = 0; list && i + 1 < made; i++)
+            member_done(&list[i]);
+        free(list);
+        free(absent);
+        return error_set(err, -r, "%s", strerror(-r));
+    }
+    for (size_t i = 0; i < all; i++) {
+        struct state_domain *state =
+            i < members->count ? members->list[i].state : members->absent[i - members->count];
+        if (is_used(discovery, state))
+            state_domain_free(state);
+        else
+            absent[absent_count++] = state;
+    }
+    for (size_t i = 0; i < members->count; i++)
+        domain_unref(members->list[i].domain);
+    free(members->list);
+    free(members->absent);
+    members->list = list;
+    members->count = discovery->count;
+    members->absent = absent;
+    members->absent_count = absent_count;
+    if (!members->updated)
+        forget_absent(members);
+    members->updated = true;
+    *changed = any;
+    return 0;
+}
+
+/* ---- Saving ---- */
+
+static struct state_snapshot *find_state(const struct state_domain *state, uint64_t serial)
+{
+    size_t low = 0, high = state->snapshot_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (state->snapshots[middle].serial == serial)
+            return &state->snapshots[middle];
+        if (state->snapshots[middle].serial < serial)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+static void take_counts(struct member *member)
+{
+    const struct domain *domain = member->domain;
+    for (size_t i = 0; i < domain->snapshot_count; i++) {
+        const struct snapshot *snapshot = domain->snapshots[i];
+        struct state_snapshot *state = NULL;
+        for (size_t j = 0; j < snapshot->frozen_count; j++) {
+            uint64_t allocated = atomic_load(&snapshot->frozen[j].allocated);
+            if (allocated == ALLOCATED_UNKNOWN)
+                continue;
+            state = state ? state : find_state(member->state, snapshot->serial);
+            for (size_t k = 0; state && k < state->frozen_count; k++)
+                if (state->frozen[k].position == snapshot->frozen[j].disk->position &&
+                    state->frozen[k].allocated != allocated) {
+                    state->frozen[k].allocated = allocated;
+                    member->unsaved = true;
+                }
+        }
+    }
+}
+
+void members_take_counts(struct members *members)
+{
+    for (size_t i = 0; i < members->count; i++)
+        take_counts(&members->list[i]);
+}
+
+void members_save(struct members *members)
+{
+    cleanup_free const struct state_domain **states = calloc(members->count + 1, sizeof *states);
+    size_t count = 0;
+    if (!states || store_is_read_only(members->store))
+        return;
+    for (size_t i = 0; i < members->count; i++)
+        if (members->list[i].unsaved && members->list[i].state->serial < SERIAL_HASHED)
+            states[count++] = members->list[i].state;
+    if (count == 0)
+        return;
+    struct error why;
+    if (store_save_all(members->store, states, count, &why) < 0) {
+        if (!members->save_failed)
+            log_error("%s; it is tried again, but inode numbers may be others after the next mount",
+                      why.text);
+        members->save_failed = true;
+        return;
+    }
+    members->save_failed = false;
+    for (size_t i = 0; i < members->count; i++)
+        members->list[i].unsaved = false;
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The domains of the present catalog, each with its state as the store has it or is to have it, and the
+ * states of domains that are not there now. Inside of catalog.c; one thread at a time.
+ */
+#pragma once
+
+#include "catalog/assemble.h"
+#include "catalog/number_set.h"
+#include "domain/domain.h"
+#include "store/store.h"
+
+struct member {
+    struct domain *domain;      /* a reference */
+    struct state_domain *state; /* owned; not in the store where its serial is hashed */
+    bool unsaved;
+};
+
+struct members {
+    struct store *store; /* borrowed */
+    struct member *list; /* by name */
+    size_t count;
+    struct state_domain **absent; /* of domains that are gone, for when they come back; owned */
+    size_t absent_count;
+    struct number_set hashed; /* serials that were given and are no counter's */
+    bool hashing;             /* this domain gets hashed serials */
+    bool save_failed;         /* and was logged */
+    bool updated;             /* at least once */
+};
+
+/* How many absent domains are remembered from mount to mount; the oldest go. A state is about 200 bytes a
+ * snapshot. */
+#define MEMBERS_ABSENT_MAX 1024
+
+/* Loads what the store knows. Errors: those of store_load. */
+int members_init(struct members *members, struct store *store, struct error *err);
+void members_done(struct members *members);
+
+/*
+ * Puts what the discovery shows in the place of what was there. Domains that are still the same keep their
+ * object; `*changed` tells whether any did not. -ENOMEM, and then nothing has changed.
+ */
+int members_update(struct members *members, const char *source, struct discovery *discovery, bool *changed,
+                   struct error *err);
+
+/* All states that the next discovery may find domains for: the present ones' first. The caller frees the
+ * array; NULL: out of memory. */
+struct state_domain **members_states(const struct members *members, size_t *count);
+
+/* Takes over what was counted meanwhile into the states. */
+void members_take_counts(struct members *members);
+
+/* Saves what is not saved. A failure is logged, and tried again the next time. */
+void members_save(struct members *members);

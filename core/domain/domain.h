@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * What a domain, a disk, a layer and a snapshot are.
+ *
+ * Pure data: no I/O, no clock. A domain is built once (catalog/), published, and never changed again, except
+ * for the few atomic fields that say so; readers hold a reference and take no lock. Everything inside a
+ * domain is owned by it.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "base/file_identity.h"
+#include "base/image_format.h"
+
+/* Disks of one domain, over its whole life: a disk's position is part of node ids (fs/node.h) and never used
+ * twice. */
+#define DOMAIN_DISKS_MAX 1024
+
+/* struct frozen.allocated while nobody has counted yet. */
+#define ALLOCATED_UNKNOWN UINT64_MAX
+
+/* One image file of a disk's chain. */
+struct layer {
+    char *path; /* absolute */
+    enum image_format format;
+    struct file_identity
+        identity;          /* of a frozen layer: as it was when frozen; of the active one: as last seen */
+    struct layer *backing; /* NULL at the bottom; borrowed, owned by the domain */
+    uint64_t size;         /* virtual, bytes */
+    bool active;           /* the domain writes here */
+    bool changed;          /* frozen, and yet someone wrote to it: reads give EIO */
+};
+
+/* What finds an internal snapshot again in a qcow2 file's snapshot table (QEMU docs/interop/qcow2.txt,
+ * "Snapshots"). The entry is the same one only if all of these are. */
+struct internal_snapshot {
+    char *id;   /* unique within the file */
+    char *name; /* the tag, as it lies in the file */
+    uint64_t l1_table_offset;
+    uint32_t l1_size; /* entries */
+    uint32_t date_sec;
+    uint32_t date_nsec;
+    uint64_t vm_clock_nsec;
+    uint64_t vm_state_size; /* bytes; 0 where no memory was saved */
+    uint64_t disk_size;     /* virtual, bytes */
+};
+
+enum snapshot_preset { PRESET_DEFAULT, PRESET_NO, PRESET_INTERNAL, PRESET_EXTERNAL };
+
+struct disk {
+    unsigned position;        /* < DOMAIN_DISKS_MAX */
+    char *target;             /* "vda" */
+    char *source;             /* absolute path that the definition names */
+    enum image_format format; /* of `source` */
+    struct layer *active;     /* top of the chain; NULL where it could not be read, see domain.problem */
+    enum snapshot_preset snapshot;
+    bool persistent;
+};
+
+/* A disk's content at a snapshot: a layer as it is, or an internal snapshot in it. */
+struct frozen {
+    const struct disk *disk;
+    const struct layer *layer;
+    struct internal_snapshot *internal; /* NULL: the whole frozen layer; owned */
+    uint64_t size;                      /* virtual, bytes */
+    _Atomic uint64_t allocated; /* guest bytes that hold data, or ALLOCATED_UNKNOWN; may be set once, later */
+};
+
+enum snapshot_state {
+    SNAPSHOT_STATE_UNKNOWN,
+    SNAPSHOT_STATE_RUNNING,
+    SNAPSHOT_STATE_PAUSED,
+    SNAPSHOT_STATE_SHUTOFF
+};
+
+enum consistency { CONSISTENCY_CRASH, CONSISTENCY_CLEAN, CONSISTENCY_QUIESCED, CONSISTENCY_CHECKPOINT };
+
+struct snapshot {
+    uint64_t serial;
+    char *name;
+    struct timespec created;
+    struct snapshot *parent;    /* NULL for a root; borrowed */
+    struct snapshot **children; /* by serial; borrowed members, owned array */
+    size_t child_count;
+    struct frozen *frozen; /* one for each disk that it includes, by the disk's order in the domain */
+    size_t frozen_count;
+    enum snapshot_state state;
+    enum consistency consistency;
+    uint64_t memory_size; /* bytes of memory saved inside an image; 0: none */
+    bool is_protected;
+    char *description; /* never NULL */
+};
+
+struct domain {
+    _Atomic unsigned references;
+    uint64_t serial;
+    char *name;
+    char *uuid;       /* NULL where the definition gives none */
+    char *definition; /* absolute path of NAME.json; NULL for an implicit domain */
+    char *problem;    /* why part of it can't be shown, for people; NULL if all is well */
+    struct disk *disks;
+    size_t disk_count;
+    struct layer **layers; /* of all its disks; owned */
+    size_t layer_count;
+    char **named_files;          /* files that a trusted definition names: may be opened wherever they lie;
+                                    NULL-terminated */
+    struct snapshot **snapshots; /* oldest first; equal times by serial */
+    size_t snapshot_count;
+    struct snapshot **by_name; /* the same, sorted with strcmp */
+    struct snapshot *
+        *by_serial; /* the same, sorted by serial: listings go on after a serial, whatever went meanwhile */
+    struct snapshot *current; /* NULL: unknown or none */
+    struct snapshot *latest;  /* NULL while there is none */
+};
+
+/* An empty domain with one reference; NULL where memory ran out. */
+struct domain *domain_new(void);
+struct domain *domain_ref(struct domain *domain);
+void domain_unref(struct domain *domain);
+
+/*
+ * Brings a domain whose snapshots[] is filled (in any order) into its final form: sorts by age, fills
+ * by_name, latest and every snapshot's children. -ENOMEM, or -EEXIST if two snapshots have the same name.
+ */
+int domain_seal(struct domain *domain);
+
+/* NULL if there is none. */
+struct snapshot *domain_find_snapshot(const struct domain *domain, const char *name);
+struct disk *domain_find_disk(const struct domain *domain, const char *target);
+struct frozen *snapshot_find_frozen(const struct snapshot *snapshot, const struct disk *disk);
+
+void internal_snapshot_free(struct internal_snapshot *internal);
+bool internal_snapshot_equal(const struct internal_snapshot *a, const struct internal_snapshot *b);
+
+/* The words that the tree shows. Static. */
+const char *snapshot_state_name(enum snapshot_state state);
+const char *consistency_name(enum consistency consistency);
+const char *snapshot_preset_name(enum snapshot_preset preset);

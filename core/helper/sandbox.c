@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * See sandbox.h. Everything that can fail with a text, or that allocates, is done in the caller's thread; the
+ * child, which is the fork of a process with many threads, makes system calls and nothing else.
+ *
+ * A child dies with its parent twice over: PDEATHSIG kills it, and the connections that it serves end.
+ * PDEATHSIG is sent when the *thread* that forked ends, and a thread of the daemon may end at any time; so
+ * one thread, which never ends, forks for all.
+ */
+#include "helper/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/stats.h"
+#include "helper/confinement.h"
+
+#define DEFAULT_PATH    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define PID_DIGITS      10 /* of a pid_t */
+#define LISTEN_PID_NAME "LISTEN_PID="
+#define KILL_WAIT_MS    5000
+#define OOM_SCORE       "500" /* taken before any process of the same size that does not ask for it */
+#define LEFT_MAX        64
+
+/* What the child needs, all made before the fork. */
+struct plan {
+    const char *program; /* absolute */
+    const char *const *argv;
+    char **environment;
+    char *listen_pid; /* where its digits belong in `environment`; NULL: not told */
+    int *fds;         /* for 0, 1, 2 and SANDBOX_FIRST_FD on; overwritten in the child */
+    size_t fd_count;
+    int report_fd;       /* where a child that fails says so; close-on-exec */
+    size_t memory_bytes; /* 0: any */
+    const struct confinement *confinement;
+    pid_t parent;
+};
+
+struct report {
+    const char *step; /* the same address in parent and child */
+    int code;
+};
+
+/* ---- the child ---- */
+
+static void __attribute__((noreturn)) child_fail(const struct plan *plan, const char *step, int code)
+{
+    struct report report = {step, code};
+    ssize_t written = write(plan->report_fd, &report, sizeof report);
+    _exit(written == (ssize_t)sizeof report ? 127 : 126);
+}
+
+static void child_reset_signals(void)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &action, NULL); /* EINVAL for KILL, STOP and the C library's own */
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Above `first`, so that no number is overwritten before it was used. */
+static int move_up(const struct plan *plan, int fd, int first)
+{
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, first);
+    if (moved < 0)
+        child_fail(plan, "numbering its descriptors", errno);
+    return moved;
+}
+
+static void child_number_fds(struct plan *plan, int *ruleset_fd)
+{
+    int first = (int)plan->fd_count;
+    plan->report_fd = move_up(plan, plan->report_fd, first);
+    if (*ruleset_fd >= 0)
+        *ruleset_fd = move_up(plan, *ruleset_fd, first);
+    for (int i = 0; i < first; i++)
+        plan->fds[i] = move_up(plan, plan->fds[i], first);
+    for (int i = 0; i < first; i++)
+        if (dup2(plan->fds[i], i) < 0)
+            child_fail(plan, "numbering its descriptors", errno);
+    if (close_range((unsigned)first, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+        child_fail(plan, "closing descriptors", errno);
+}
+
+static void child_write_pid(char *digits, pid_t pid)
+{
+    char reversed[PID_DIGITS];
+    size_t count = 0;
+    do {
+        reversed[count++] = (char)('0' + pid % 10);
+        pid /= 10;
+    } while (pid > 0 && count < sizeof reversed);
+    while (count > 0)
+        *digits++ = reversed[--count];
+    *digits = '\0';
+}
+
+static void child_limit(const struct plan *plan)
+{
+    /* Each file is open twice in the helper: as passed, and anew. */
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    limit = (struct rlimit){plan->memory_bytes, plan->memory_bytes};
+    if (plan->memory_bytes && setrlimit(RLIMIT_DATA, &limit) < 0)
+        child_fail(plan, "limiting its memory", errno);
+    cleanup_close int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0 && write(fd, OOM_SCORE, strlen(OOM_SCORE)) < 0)
+        return; /* where it can't be said, all are equal */
+}
+
+static void __attribute__((noreturn)) child_run(struct plan *plan)
+{
+    int ruleset_fd = plan->confinement->ruleset_fd;
+    child_reset_signals();
+    setsid();
+    if (chdir("/") < 0)
+        child_fail(plan, "leaving the working directory", errno);
+
+    child_limit(plan);
+    child_number_fds(plan, &ruleset_fd);
+    if (plan->listen_pid)
+        child_write_pid(plan->listen_pid, getpid());
+
+    int rc = confinement_enter(plan->confinement, ruleset_fd);
+    if (rc < 0)
+        child_fail(plan, "being confined", -rc);
+    /* After the change of capabilities, which could reset it. The parent may be dead already. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        child_fail(plan, "asking to end with its parent", errno);
+    if (getppid() != plan->parent)
+        _exit(125);
+    execve(plan->program, (char *const *)plan->argv, plan->environment);
+    child_fail(plan, "executing it", errno);
+}
+
+/* ---- the thread that forks ---- */
+
+struct job {
+    struct plan *plan;
+    pid_t pid; /* or a negative errno */
+    bool done;
+    struct job *next;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pid_t owner;       /* the process in which the thread runs; protected by lock, as is what follows */
+    struct job *first; /* not begun yet */
+} starter = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void *starter_run(void *opaque)
+{
+    pthread_mutex_lock(&starter.lock);
+    for (;;) {
+        while (!starter.first)
+            pthread_cond_wait(&starter.changed, &starter.lock);
+        struct job *job = starter.first;
+        starter.first = job->next;
+        pthread_mutex_unlock(&starter.lock);
+
+        pid_t pid = fork();
+        if (pid == 0)
+            child_run(job->plan);
+        if (pid < 0)
+            pid = -errno;
+
+        pthread_mutex_lock(&starter.lock);
+        job->pid = pid;
+        job->done = true;
+        pthread_cond_broadcast(&starter.changed);
+    }
+    return NULL;
+}
+
+/* Called with the lock held. */
+static int starter_ensure_locked(void)
+{
+    if (starter.owner == getpid())
+        return 0;
+    /* In a fork of the process that had the thread, the condition still counts it as a waiter. */
+    pthread_cond_init(&starter.changed, NULL);
+    starter.first = NULL;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited: signals are for the daemon's other threads */
+    pthread_t thread;
+    int rc = pthread_create(&thread, &attributes, starter_run, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (rc == 0)
+        starter.owner = getpid();
+    return -rc;
+}
+
+/* Returns the child's pid, or a negative errno. */
+static pid_t starter_fork(struct plan *plan)
+{
+    struct job job = {.plan = plan};
+    pthread_mutex_lock(&starter.lock);
+    int rc = starter_ensure_locked();
+    if (rc == 0) {
+        struct job **end = &starter.first;
+        while (*end)
+            end = &(*end)->next;
+        *end = &job;
+        pthread_cond_broadcast(&starter.changed);
+        while (!job.done)
+            pthread_cond_wait(&starter.changed, &starter.lock);
+    }
+    pthread_mutex_unlock(&starter.lock);
+    return rc < 0 ? rc : job.pid;
+}
+
+/* ---- the caller ---- */
+
+static const char *package_of(const char *program)
+{
+    if (strcmp(program, "qemu-nbd") == 0 || strcmp(program, "qemu-img") == 0)
+        return "qemu-utils";
+    if (strcmp(program, "qemu-storage-daemon") == 0)
+        return "qemu-system-common";
+    return NULL;
+}
+
+static bool is_program(const char *path)
+{
+    struct stat file;
+    return stat(path, &file) == 0 && S_ISREG(file.st_mode) && access(path, X_OK) == 0;
+}
+
+/* Finds argv[0]; `*program` is its resolved absolute path, to be freed. */
+static int find_program(const char *name, char **program, struct error *err)
+{
+    char *found = NULL;
+    const char *path = getenv("PATH");
+    if (*name == '/' && is_program(name))
+        found = realpath(name, NULL);
+    /* The working directory, as an empty or relative entry means it, is not searched. */
+    for (const char *folder = path ? path : DEFAULT_PATH; *folder && *name != '/' && !found;) {
+        char candidate[PATH_MAX];
+        size_t length = strcspn(folder, ":");
+        int written = snprintf(candidate, sizeof candidate, "%.*s/%s", (int)length, folder, name);
+        if (*folder == '/' && written > 0 && (size_t)written < sizeof candidate && is_program(candidate))
+            found = realpath(candidate, NULL);
+        folder += length + (folder[length] == ':');
+    }
+    if (found) {
+        *program = found;
+        return 0;
+    }
+    const char *package = package_of(name);
+    if (package)
+        return error_set(err, ENOENT, "%s is not installed (package %s)", name, package);
+    return error_set(err, ENOENT, "%s is not installed", name);
+}
+
+static int make_environment(char *environment[6], bool listen, struct text *path, struct text *listen_pid)
+{
+    const char *search = getenv("PATH");
+    text_printf(path, "PATH=%s", search ? search : DEFAULT_PATH);
+    text_printf(listen_pid, LISTEN_PID_NAME "%*s", PID_DIGITS, "");
+    if (path->failed || listen_pid->failed)
+        return -ENOMEM;
+    static char language[] = "LANG=C", home[] = "HOME=/", listen_fds[] = "LISTEN_FDS=1";
+    size_t count = 0;
+    environment[count++] = path->data;
+    environment[count++] = language;
+    environment[count++] = home;
+    if (listen) {
+        environment[count++] = listen_pid->data;
+        environment[count++] = listen_fds;
+    }
+    environment[count] = NULL;
+    return 0;
+}
+
+/* Waits until the child has executed the program, or has said why it could not. */
+static int await_exec(int report_fd, const char *program, struct error *err)
+{
+    struct report report;
+    ssize_t got;
+    do
+        got = read(report_fd, &report, sizeof report);
+    while (got < 0 && errno == EINTR);
+    if (got == 0)
+        return 0;
+    if (got != (ssize_t)sizeof report)
+        return error_set(err, EIO, "%s can't be started", program);
+    return error_set(err, report.code, "%s can't be started: %s: %s", program, report.step,
+                     strerror(report.code));
+}
+
+/* True if it ended within `timeout_ms`; it stays to be reaped. */
+static bool has_ended(const struct helper_process *process, int timeout_ms)
+{
+    struct pollfd poll_fd = {.fd = process->pidfd, .events = POLLIN};
+    return poll(&poll_fd, 1, timeout_ms) > 0;
+}
+
+/*
+ * Killed helpers that did not end in time: one that waits for storage that is gone ends only when that
+ * answers. They are reaped when the next ones come and go.
+ */
+static struct {
+    pthread_mutex_t lock;
+    pid_t pids[LEFT_MAX]; /* protected by lock, as is what follows */
+    size_t count;
+} left = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void left_add(pid_t pid)
+{
+    pthread_mutex_lock(&left.lock);
+    if (left.count < LEFT_MAX)
+        left.pids[left.count++] = pid; /* else it stays a zombie as long as we live */
+    pthread_mutex_unlock(&left.lock);
+}
+
+static void left_reap(void)
+{
+    pthread_mutex_lock(&left.lock);
+    for (size_t i = left.count; i-- > 0;)
+        if (waitpid(left.pids[i], NULL, WNOHANG) != 0)
+            left.pids[i] = left.pids[--left.count];
+    pthread_mutex_unlock(&left.lock);
+}
+
+static int start_planned(struct plan *plan, struct helper_process *process, struct error *err)
+{
+    cleanup_close int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null_fd < 0)
+        return error_set(err, errno, "/dev/null: %m");
+    /* Neither side blocks: what a helper says too much is lost, rather than that it hangs with it. */
+    int output[2];
+    if (pipe2(output, O_CLOEXEC | O_NONBLOCK) < 0)
+        return error_set(err, errno, "no pipe for %s: %m", plan->program);
+    cleanup_close int output_read = output[0];
+    cleanup_close int output_write = output[1];
+    int report[2];
+    if (pipe2(report, O_CLOEXEC) < 0)
+        return error_set(err, errno, "no pipe for %s: %m", plan->program);
+    cleanup_close int report_read = report[0];
+    cleanup_close int report_write = report[1];
+
+    plan->fds[0] = null_fd;
+    plan->fds[1] = null_fd;
+    plan->fds[2] = output_write;
+    plan->report_fd = report_write;
+    plan->parent = getpid();
+    struct helper_process started = {.pid = starter_fork(plan), .pidfd = -1, .stderr_fd = -1};
+    if (started.pid < 0)
+        return error_set(err, -started.pid, "%s can't be started: %s", plan->program, strerror(-started.pid));
+    close(steal_fd(&report_write));
+    stats_add(STAT_HELPERS_RUNNING, 1);
+
+    /* The pid can't be another process's: nobody but us reaps this child. */
+    started.pidfd = (int)syscall(SYS_pidfd_open, started.pid, 0);
+    int rc = started.pidfd < 0 ? error_set(err, errno, "%s can't be watched: %m", plan->program)
+                               : await_exec(report_read, plan->program, err);
+    if (rc < 0) {
+        if (started.pidfd < 0)
+            kill(started.pid, SIGKILL);
+        sandbox_end(&started, 0);
+        return rc;
+    }
+    started.stderr_fd = steal_fd(&output_read);
+    *process = started;
+    return 0;
+}
+
+int sandbox_start(const struct sandbox_spec *spec, struct helper_process *process, struct error *err)
+{
+    if (spec->pass_fd_count > SANDBOX_FDS_MAX)
+        return error_set(err, EINVAL, "%s needs more than %d files", spec->argv[0], SANDBOX_FDS_MAX);
+    cleanup_free char *program = NULL;
+    int rc = find_program(spec->argv[0], &program, err);
+    if (rc < 0)
+        return rc;
+
+    cleanup_text struct text path = {0}, listen_pid = {0};
+    char *environment[6];
+    size_t fd_count = SANDBOX_FIRST_FD + spec->pass_fd_count;
+    cleanup_free int *fds = calloc(fd_count, sizeof *fds);
+    if (!fds || make_environment(environment, spec->listen, &path, &listen_pid) < 0)
+        return error_set(err, ENOMEM, "no memory to start %s", program);
+    if (spec->pass_fd_count)
+        memcpy(fds + SANDBOX_FIRST_FD, spec->pass_fds, spec->pass_fd_count * sizeof *fds);
+
+    struct confinement confinement;
+    rc = confinement_prepare(spec, program, &confinement, err);
+    if (rc < 0)
+        return rc;
+    struct plan plan = {
+        .program = program,
+        .argv = spec->argv,
+        .environment = environment,
+        .listen_pid = spec->listen ? listen_pid.data + strlen(LISTEN_PID_NAME) : NULL,
+        .fds = fds,
+        .fd_count = fd_count,
+        .memory_bytes = spec->memory_bytes,
+        .confinement = &confinement,
+    };
+    rc = start_planned(&plan, process, err);
+    confinement_done(&confinement);
+    return rc;
+}
+
+bool sandbox_running(const struct helper_process *process)
+{
+    return process->pid > 0 && !has_ended(process, 0);
+}
+
+void sandbox_end(struct helper_process *process, int grace_ms)
+{
+    if (process->pid <= 0)
+        return;
+    bool ended = false;
+    if (process->pidfd >= 0 && grace_ms > 0) {
+        syscall(SYS_pidfd_send_signal, process->pidfd, SIGTERM, NULL, 0);
+        ended = has_ended(process, grace_ms);
+    }
+    if (process->pidfd >= 0 && !ended) {
+        syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0);
+        ended = has_ended(process, KILL_WAIT_MS);
+    }
+    if (!ended)
+        left_add(process->pid);
+    else
+        waitpid(process->pid, NULL, 0);
+    left_reap();
+    stats_add(STAT_HELPERS_RUNNING, -1);
+    if (process->pidfd >= 0)
+        close(process->pidfd);
+    if (process->stderr_fd >= 0)
+        close(process->stderr_fd);
+    *process = (struct helper_process){.pidfd = -1, .stderr_fd = -1};
+}
+
+void sandbox_stderr(const struct helper_process *process, char *buffer, size_t size)
+{
+    size_t length = 0;
+    while (process->pid > 0 && length < size - 1) {
+        ssize_t got = read(process->stderr_fd, buffer + length, size - 1 - length);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            break;
+        length += (size_t)got;
+    }
+    while (length > 0 && buffer[length - 1] == '\n')
+        length--;
+    buffer[length] = '\0';
+}

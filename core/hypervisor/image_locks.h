@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Which images another process has open for writing, as QEMU's locks tell, without opening them or taking a
+ * lock.
+ *
+ * QEMU holds an OFD lock on byte 101 of an image file while it may write to it (block/file-posix.c:
+ * RAW_LOCK_PERM_BASE
+ * + BLK_PERM_WRITE). /proc/locks shows all of them by device and inode; it is read at most once a second. Any
+ * thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* `device` and `inode` as stat(2) gives them. False also where locks can't be seen: another host, no /proc.
+ */
+bool image_locks_written(uint64_t device, uint64_t inode);

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * What must survive: SOURCE/.vmsnapfs/, with a version, a lock, a counter of serial numbers, and one state
+ * file for each domain, so that a change in one domain writes one small file, however many there are.
+ *
+ *     .vmsnapfs/version            "1\n"; a newer one is only read
+ *     .vmsnapfs/lock               locked by the writable mount; holds "HOST PID\n"
+ *     .vmsnapfs/serials            the next serial number that was not reserved yet; reserved in blocks
+ *     .vmsnapfs/domains/N.json     the state of the domain with serial N
+ *
+ * Files are replaced whole: a temporary file, fsync, rename, fsync of the directory. Where the source is
+ * read-only there is no store: nothing is written, and serial numbers are hashes of names
+ * (store_serial_hashed).
+ *
+ * The store, and the directory that it lies in, must belong to root or the mounting user, and nobody else may
+ * write to them; else it is not used (EPERM; where read-only, it is as if it were not there).
+ *
+ * One thread at a time may call.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "domain/domain.h"
+
+/* Serials use 48 bits. Those from the counter are below SERIAL_HASHED; hashed ones have that bit set. */
+#define SERIAL_BITS   48
+#define SERIAL_HASHED (UINT64_C(1) << 47)
+
+struct store;
+
+/* What the store knows of one frozen disk of a snapshot. */
+struct state_frozen {
+    char *target;
+    unsigned position; /* of the disk */
+    char *layer;       /* path of the layer, relative to the source where it lies in it */
+    bool internal;
+    char *internal_id;        /* NULL where not internal */
+    uint64_t l1_table_offset; /* of the internal snapshot */
+    uint32_t date_sec, date_nsec;
+    uint64_t allocated;                  /* ALLOCATED_UNKNOWN while not counted */
+    struct file_identity layer_identity; /* as it was when it was frozen (external only) */
+    struct file_identity
+        overlay_identity; /* of the overlay that made it frozen, as first seen: only device and inode count */
+    bool is_settled;      /* the overlay is surely in use: from now on a write to the layer is none of the
+                             domain's (external only) */
+};
+
+struct state_snapshot {
+    uint64_t serial;
+    char *name;
+    struct state_frozen *frozen;
+    size_t frozen_count;
+};
+
+struct state_disk {
+    unsigned position;
+    char *target;
+};
+
+struct state_domain {
+    uint64_t serial;
+    char *name;
+    char *uuid;               /* may be NULL */
+    char **files;             /* sources of its disks when last seen, relative where they lie in the source;
+                                 NULL-terminated */
+    struct state_disk *disks; /* all that ever were */
+    size_t disk_count;
+    struct state_snapshot *snapshots;
+    size_t snapshot_count;
+};
+
+void state_domain_free(struct state_domain *state);
+
+/*
+ * Opens the store in the directory `source` (absolute), making it if it is not there and `read_only` is
+ * false, and locks it. With `read_only`, or where the directory can't be written (EROFS, EACCES), what is
+ * there is read, nothing is locked or written, and store_is_read_only tells so. Errors: EBUSY with the
+ * holder's host and pid (after two seconds, since a daemon that was unmounted may still be ending); EPERM
+ * (owner or mode of the store); EIO. A newer version than ours is opened read-only, with a warning in the
+ * log.
+ */
+int store_open(const char *source, bool read_only, struct store **store, struct error *err);
+
+/* Unlocks. Nothing that was saved is lost without it. */
+void store_close(struct store *store);
+
+bool store_is_read_only(const struct store *store);
+
+/*
+ * Loads all domains' states: `*states` is an array of `*count` pointers, all the caller's. A state file that
+ * can't be read is skipped, with a line in the log, and never overwritten: store_save of that serial gives
+ * EIO.
+ */
+int store_load(struct store *store, struct state_domain ***states, size_t *count, struct error *err);
+
+/*
+ * After store_load: the names of the state files that could not be read, for people, or NULL. A domain that
+ * has no state may then be one of theirs, and gets no number from the counter. Borrowed.
+ */
+const char *store_damage(const struct store *store);
+
+/* Replaces the state of one domain, durably. EROFS in a read-only store; ENOSPC, EIO. */
+int store_save(struct store *store, const struct state_domain *state, struct error *err);
+
+/* Saves several with as few waits for the disk as possible. On failure some may have been saved. */
+int store_save_all(struct store *store, const struct state_domain *const *states, size_t count,
+                   struct error *err);
+
+/* Removes the state of a domain that is gone for good. */
+int store_remove(struct store *store, uint64_t serial, struct error *err);
+
+/*
+ * The next serial number, never given before, also not before a crash. Only in a writable store; errors as
+ * store_save.
+ */
+int store_next_serial(struct store *store, uint64_t *serial, struct error *err);
+
+/*
+ * The serial number of a thing in a read-only source: a hash of its kind and names, with SERIAL_HASHED set.
+ * `attempt` is 0, then 1, 2, … while the caller finds that the number is taken. Pure.
+ */
+uint64_t store_serial_hashed(const char *kind, const char *domain, const char *name, unsigned attempt);

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* What the small files say; see content.h. */
+#include "content.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/stats.h"
+#include "format/document.h"
+#include "hypervisor/image_locks.h"
+#include "tree_drawing.h"
+
+const char *content_refusal(void)
+{
+    return "this version browses and backs up; taking, deleting, renaming and reverting snapshots, cloning "
+           "and "
+           "power are not in it";
+}
+
+static void render_help(const struct content_source *source, struct text *text)
+{
+    text_printf(
+        text,
+        "vmsnapfs %s: the snapshots of %s as files\n"
+        "\n"
+        "DOMAIN/snapshots/NAME/disks/TARGET.raw   a frozen disk, raw and read-only\n"
+        "DOMAIN/tree.txt                          the snapshots as a tree\n"
+        "DOMAIN/last_error                        why something was refused\n"
+        "DOMAIN/domain.json                       everything about a domain in one document\n"
+        "\n"
+        "Back up:      rsync -a --sparse %s/DOMAIN/snapshots/NAME/disks/ BACKUP/\n"
+        "              tar -cSf BACKUP.tar -C %s/DOMAIN/snapshots/NAME disks\n"
+        "Look inside:  losetup --read-only --partscan --find --show %s/DOMAIN/snapshots/NAME/disks/vda.raw\n"
+        "Unmount:      umount %s\n"
+        "\n"
+        "Administration: %s.\n"
+        "See vmsnapfs(8).\n",
+        VMSNAPFS_VERSION, source->source, source->mountpoint, source->mountpoint, source->mountpoint,
+        source->mountpoint, content_refusal());
+}
+
+static void render_service(const struct content_source *source, unsigned entry, struct text *text)
+{
+    switch (entry) {
+    case SERVICE_HELP:
+        render_help(source, text);
+        return;
+    case SERVICE_LOG:
+        log_render(text);
+        return;
+    case SERVICE_STATS:
+        stats_render(text);
+        return;
+    case SERVICE_VERSION:
+        text_printf(text, "%s\n", VMSNAPFS_VERSION);
+        return;
+    }
+}
+
+/* A domain runs if another process has one of its active images open for writing, as QEMU's locks tell. */
+static void render_state(const struct domain *domain, struct text *text)
+{
+    bool running = false;
+    for (size_t i = 0; i < domain->disk_count && !running; i++) {
+        const struct layer *active = domain->disks[i].active;
+        running = active && image_locks_written(active->identity.device, active->identity.inode);
+    }
+    text_append_string(text, running ? "running\n" : "shutoff\n");
+}
+
+static void render_order(const struct domain *domain, struct text *text)
+{
+    for (size_t i = 0; i < domain->snapshot_count; i++)
+        text_printf(text, "%s\n", domain->snapshots[i]->name);
+}
+
+static void render_domain(const struct content_source *source, const struct place *place, struct text *text)
+{
+    const struct domain *domain = place->domain;
+    switch (place->node.position) {
+    case DOMAIN_CREATE:
+        text_printf(text, "Taking snapshots is refused: %s.\n", content_refusal());
+        return;
+    case DOMAIN_POWER:
+        text_printf(text, "Starting and stopping is refused: %s.\n", content_refusal());
+        return;
+    case DOMAIN_DEFAULTS:
+        text_append_string(text, "disk-only\nquiesce=try\n");
+        return;
+    case DOMAIN_DOMAIN_JSON:
+        document_domain(text, domain);
+        return;
+    case DOMAIN_LAST_ERROR:
+        last_errors_render(source->last_errors, domain->serial, text);
+        return;
+    case DOMAIN_STATE:
+        render_state(domain, text);
+        return;
+    case DOMAIN_TREE_TXT:
+        tree_drawing_render(domain, text);
+        return;
+    case DOMAIN_ORDER:
+        render_order(domain, text);
+        return;
+    }
+}
+
+static void render_disk(const struct disk *disk, unsigned entry, struct text *text)
+{
+    const struct layer *active = disk->active;
+    switch (entry) {
+    case DISK_FORMAT:
+        text_printf(text, "%s\n", image_format_name(active ? active->format : disk->format));
+        return;
+    case DISK_LAYERS:
+        for (const struct layer *layer = active; layer; layer = layer->backing)
+            text_printf(text, "%s\n", layer->path);
+        return;
+    case DISK_PERSISTENT:
+        text_append_string(text, disk->persistent ? "yes\n" : "no\n");
+        return;
+    case DISK_SIZE:
+        text_printf(text, "%llu\n", active ? (unsigned long long)active->size : 0ULL);
+        return;
+    case DISK_SNAPSHOT:
+        text_printf(text, "%s\n", snapshot_preset_name(disk->snapshot));
+        return;
+    case DISK_SOURCE:
+        text_printf(text, "%s\n", active ? active->path : disk->source);
+        return;
+    }
+}
+
+static void render_created(const struct snapshot *snapshot, struct text *text)
+{
+    struct tm utc;
+    char when[32];
+    gmtime_r(&snapshot->created.tv_sec, &utc);
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &utc);
+    text_printf(text, "%s.%09ldZ\n", when, snapshot->created.tv_nsec);
+}
+
+static void render_missing(const struct domain *domain, const struct snapshot *snapshot, struct text *text)
+{
+    for (size_t i = 0; i < domain->disk_count; i++)
+        if (!snapshot_find_frozen(snapshot, &domain->disks[i]))
+            text_printf(text, "%s\n", domain->disks[i].target);
+}
+
+static void render_snapshot(const struct place *place, struct text *text)
+{
+    const struct snapshot *snapshot = place->snapshot;
+    switch (place->node.position) {
+    case SNAPSHOT_CLONE:
+        text_printf(text, "Cloning is refused: %s.\n", content_refusal());
+        return;
+    case SNAPSHOT_DELETE:
+        text_printf(text, "Deleting is refused: %s.\n", content_refusal());
+        return;
+    case SNAPSHOT_REVERT:
+        text_printf(text, "Reverting is refused: %s.\n", content_refusal());
+        return;
+    case SNAPSHOT_CONSISTENCY:
+        text_printf(text, "%s\n", consistency_name(snapshot->consistency));
+        return;
+    case SNAPSHOT_CREATED:
+        render_created(snapshot, text);
+        return;
+    case SNAPSHOT_DESCRIPTION:
+        if (snapshot->description[0])
+            text_printf(text, "%s\n", snapshot->description);
+        return;
+    case SNAPSHOT_MISSING:
+        render_missing(place->domain, snapshot, text);
+        return;
+    case SNAPSHOT_PROTECTED:
+        text_append_string(text, snapshot->is_protected ? "1\n" : "0\n");
+        return;
+    case SNAPSHOT_JSON:
+        document_snapshot(text, place->domain, snapshot);
+        return;
+    case SNAPSHOT_STATE:
+        text_printf(text, "%s\n", snapshot_state_name(snapshot->state));
+        return;
+    case SNAPSHOT_UNIQUE_BYTES:
+        text_printf(text, "%*d\n", UNIQUE_BYTES_DIGITS, 0);
+        return;
+    }
+}
+
+void content_render(const struct content_source *source, const struct place *place, struct text *text)
+{
+    if (place->node.kind == NODE_SERVICE)
+        render_service(source, place->node.position, text);
+    else if (place->node.kind == NODE_DOMAIN)
+        render_domain(source, place, text);
+    else if (place->node.kind == NODE_SNAPSHOT)
+        render_snapshot(place, text);
+    else if (place->node.kind >= NODE_DISK_FILE)
+        render_disk(place->disk, place->node.kind - NODE_DISK_FILE, text);
+}

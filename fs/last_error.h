@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Why operations failed, in full: for each domain its last 20 failures, newest first, kept while the daemon
+ * runs. Any thread.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/text.h"
+
+struct last_errors;
+
+struct last_errors *last_errors_new(void);
+void last_errors_free(struct last_errors *errors);
+
+/* Remembers that `command` of process `pid` in the domain failed with `code` (a positive errno) for `reason`.
+ */
+void last_errors_add(struct last_errors *errors, uint64_t domain, pid_t pid, const char *command, int code,
+                     const char *reason);
+
+/* Appends "TIME pid PID: COMMAND: REASON (ERRNO)\n" for each. What one process was refused again and again
+ * for the same reason is one line, with how often. */
+void last_errors_render(struct last_errors *errors, uint64_t domain, struct text *text);

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The frozen disks that are open: one for each node, shared by everyone who has it open, found by node id
+ * (file handles are numbers that mean nothing). A disk that a helper reads stays open for a few seconds after
+ * its last user, so that a program that opens it again and again does not start a helper each time. Any
+ * thread.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/error.h"
+#include "image/frozen_disk.h"
+#include "stream.h"
+#include "tree.h"
+
+struct open_disks;
+
+struct open_disk {
+    uint64_t id;
+    struct frozen_disk *disk;
+
+    pthread_mutex_t lock; /* protects what follows */
+    unsigned opens;       /* that the kernel was told of */
+    bool decided; /* how it is read was chosen at the first of them, and holds until the last is released: */
+    int backing_id; /* > 0: by the kernel itself, from this backing file; 0: by us */
+    struct stream stream;
+};
+
+struct open_disks *open_disks_new(const struct frozen_disk_env *env);
+
+/* Every user must be gone. NULL is fine. */
+void open_disks_free(struct open_disks *disks);
+
+/* True if opening the frozen disk can take long: some layer of its chain is read by a helper. */
+bool open_disks_is_slow(const struct frozen *frozen);
+
+/* Opens the frozen disk of `place`, or takes one more use of the open one. Errors as frozen_disk_open. */
+int open_disks_acquire(struct open_disks *disks, const struct place *place, struct open_disk **disk,
+                       struct error *err);
+
+/* One more use of a disk that is open; NULL if there is none. */
+struct open_disk *open_disks_find(struct open_disks *disks, uint64_t id);
+
+void open_disks_put(struct open_disks *disks, struct open_disk *disk);
