@@ -273,6 +273,8 @@ static void do_release(fuse_req_t request, fuse_ino_t id, struct fuse_file_info 
             disk->backing_id = 0;
             disk->decided = false;
             disk->stream = (struct stream){0};
+            disk->seeks = false;
+            disk->ahead_begin = disk->ahead_end = 0;
         }
         pthread_mutex_unlock(&disk->lock);
         if (unused_id) {
@@ -294,7 +296,8 @@ static void read_disk(void *opaque)
     struct open_disk *disk = work->disk;
     uint64_t drop_offset = 0, drop_length = 0;
     pthread_mutex_lock(&disk->lock);
-    bool once = stream_note(&disk->stream, work->offset, work->size, &drop_offset, &drop_length);
+    bool jumped = disk->seeks && work->offset != disk->stream.next;
+    bool once = stream_note(&disk->stream, work->offset, work->size, disk->seeks, &drop_offset, &drop_length);
     pthread_mutex_unlock(&disk->lock);
 
     void *buffer = thread_buffer();
@@ -312,6 +315,8 @@ static void read_disk(void *opaque)
         else
             fuse_reply_err(work->request, (int)-count);
     }
+    if (jumped && count > 0 && !work->slow && !(work->file.flags & O_DIRECT))
+        read_ahead_note(service->ahead, disk->id, work->offset);
     if (drop_length)
         invalidator_range(service->invalidator, disk->id, drop_offset, drop_length);
     work_done(work);
@@ -337,7 +342,7 @@ static void do_read(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset
     }
     struct service *service = service_of(request);
     struct disk_request work = {
-        .request = request, .service = service, .offset = (uint64_t)offset, .size = size};
+        .request = request, .service = service, .file = *file, .offset = (uint64_t)offset, .size = size};
     work.disk = open_disks_find(service->disks, id);
     if (work.disk)
         run(read_disk, &work, frozen_disk_is_slow(work.disk->disk));
@@ -350,6 +355,9 @@ static void do_read(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset
 static void seek_disk(void *opaque)
 {
     struct disk_request *work = opaque;
+    pthread_mutex_lock(&work->disk->lock);
+    work->disk->seeks = true;
+    pthread_mutex_unlock(&work->disk->lock);
     int64_t found = frozen_disk_seek(work->disk->disk, work->offset, work->whence);
     if (claim(work)) {
         if (found < 0)

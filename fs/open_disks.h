@@ -25,6 +25,9 @@ struct open_disk {
     bool decided; /* how it is read was chosen at the first of them, and holds until the last is released: */
     int backing_id; /* > 0: by the kernel itself, from this backing file; 0: by us */
     struct stream stream;
+    bool seeks;           /* a program asked for holes since it was opened */
+    uint64_t ahead_begin; /* [ahead_begin, ahead_end): what read_ahead.h stored last; */
+    uint64_t ahead_end;   /* empty: nothing */
 };
 
 struct open_disks *open_disks_new(const struct frozen_disk_env *env);

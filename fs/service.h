@@ -15,6 +15,7 @@
 #include "io/drop_behind.h"
 #include "last_error.h"
 #include "open_disks.h"
+#include "read_ahead.h"
 #include "slow_lane.h"
 #include "text_handles.h"
 
@@ -26,6 +27,7 @@ struct service {
     struct last_errors *last_errors;
     struct open_disks *disks;
     struct text_handles *texts;
+    struct read_ahead *ahead;
     struct slow_lane *slow;
     struct invalidator *invalidator;
     struct drop_behind *drop_behind; /* for what the kernel reads by itself */

@@ -136,10 +136,11 @@ static int make_service(struct session *session, struct error *err)
         .last_errors = service->last_errors,
     };
     service->disks = open_disks_new(&service->env);
+    service->ahead = service->disks ? read_ahead_new(service->disks) : NULL;
     service->texts = text_handles_new();
     service->slow = slow_lane_new();
     service->drop_behind = drop_behind_new();
-    if (!service->last_errors || !service->disks || !service->texts || !service->slow ||
+    if (!service->last_errors || !service->disks || !service->ahead || !service->texts || !service->slow ||
         !service->drop_behind)
         return error_set(err, ENOMEM, "out of memory");
     return 0;
@@ -193,12 +194,14 @@ static void session_done(struct session *session)
     struct service *service = &session->service;
     /* Whoever still writes to /dev/fuse ends before it is closed, which unmounting does. */
     invalidator_stop(service->invalidator);
+    read_ahead_stop(service->ahead);
     slow_lane_free(service->slow);
     if (session->mounted)
         fuse_session_unmount(session->fuse);
     catalog_service_free(service->catalog);
     invalidator_free(service->invalidator);
     drop_behind_free(service->drop_behind);
+    read_ahead_free(service->ahead);
     open_disks_free(service->disks);
     if (session->fuse)
         fuse_session_destroy(session->fuse);
@@ -254,9 +257,12 @@ static int start_workers(struct session *session, struct error *err)
     return 0;
 }
 
-static int start_invalidator(struct session *session, struct error *err)
+static int start_notifiers(struct session *session, struct error *err)
 {
     int result = invalidator_start(session->service.invalidator, session->fuse);
+    /* With one thread nobody would answer the request that a stored page waits for. */
+    if (result == 0 && session->worker_count >= 2)
+        result = read_ahead_start(session->service.ahead, session->fuse);
     return result ? error_set(err, -result, "can't start a thread: %s", strerror(-result)) : 0;
 }
 
@@ -267,6 +273,7 @@ static void wake(int signal_number) {}
 static void end_workers(struct session *session)
 {
     invalidator_stop(session->service.invalidator);
+    read_ahead_stop(session->service.ahead);
     fuse_session_exit(session->fuse);
     while (atomic_load(&session->running)) {
         for (unsigned i = 0; i < session->worker_count; i++)
@@ -324,7 +331,7 @@ static int serve(struct session *session, session_ready ready, void *opaque, str
         return result;
     result = start_workers(session, err);
     if (result == 0)
-        result = start_invalidator(session, err);
+        result = start_notifiers(session, err);
     if (result == 0)
         result = check_mount(session, err);
     if (result == 0)

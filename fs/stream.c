@@ -10,23 +10,30 @@
                               */
 #define DROP_STEP (32 * MIB) /* dropped at a time */
 
-bool stream_note(struct stream *stream, uint64_t offset, uint64_t size, uint64_t *drop_offset,
+bool stream_note(struct stream *stream, uint64_t offset, uint64_t size, bool skips, uint64_t *drop_offset,
                  uint64_t *drop_length)
 {
     uint64_t end = offset + size;
     *drop_length = 0;
-    if (offset > stream->next + OUT_OF_ORDER || end + OUT_OF_ORDER < stream->next) {
-        *stream = (struct stream){.next = end, .run = size, .kept = offset};
+    if ((offset > stream->next + OUT_OF_ORDER && !skips) || end + OUT_OF_ORDER < stream->next) {
+        *stream = (struct stream){.next = end, .run = size, .kept = offset, .held = size};
         return false;
     }
     stream->next = max_u64(stream->next, end);
     stream->run += size;
-    if (stream->run < LONG_STREAM)
-        return false;
-    if (stream->next - stream->kept >= DROP_STEP + OUT_OF_ORDER) {
+    stream->held += size;
+    stream->is_long = stream->run >= LONG_STREAM;
+    if (stream->is_long && stream->held >= DROP_STEP + OUT_OF_ORDER) {
         *drop_offset = stream->kept;
         *drop_length = stream->next - OUT_OF_ORDER - stream->kept;
         stream->kept += *drop_length;
+        stream->held = OUT_OF_ORDER;
     }
-    return true;
+    return stream->is_long;
+}
+
+void stream_add(struct stream *stream, uint64_t size)
+{
+    stream->run += size;
+    stream->held += size;
 }

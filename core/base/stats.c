@@ -19,6 +19,7 @@ static const char *const names[STAT_COUNT] = {
     [STAT_CACHE_BYTES] = "cache_bytes",
     [STAT_HELPERS_RUNNING] = "helpers_running",
     [STAT_SCANS] = "scans",
+    [STAT_STORED_AHEAD_BYTES] = "stored_ahead_bytes",
     [STAT_DROPPED_BEHIND_BYTES] = "dropped_behind_bytes",
 };
 

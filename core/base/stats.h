@@ -19,6 +19,7 @@ enum stat_counter {
     STAT_CACHE_BYTES,          /* memory that maps and clusters hold now */
     STAT_HELPERS_RUNNING,      /* helper programs (qemu-nbd) running now */
     STAT_SCANS,                /* times that the source was searched */
+    STAT_STORED_AHEAD_BYTES,   /* stored in the kernel's cache before they were asked for */
     STAT_DROPPED_BEHIND_BYTES, /* page cache given back behind long sequential reads */
     STAT_COUNT,
 };

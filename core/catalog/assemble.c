@@ -114,21 +114,6 @@ static int add_disks(struct assembly *assembly)
 
 /* ---- Snapshots ---- */
 
-static struct internal_snapshot *copy_internal(const struct internal_snapshot *from)
-{
-    struct internal_snapshot *copy = malloc(sizeof *copy);
-    if (!copy)
-        return NULL;
-    *copy = *from;
-    copy->id = strdup(from->id);
-    copy->name = strdup(from->name);
-    if (!copy->id || !copy->name) {
-        internal_snapshot_free(copy);
-        return NULL;
-    }
-    return copy;
-}
-
 static bool is_later(struct timespec a, struct timespec b)
 {
     return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec;
@@ -195,7 +180,7 @@ static int add_frozen(struct assembly *assembly, struct snapshot *snapshot, cons
                 layer->path, assembly->layers[entry->disk][entry->depth - 1]->path);
         return 0;
     }
-    frozen->internal = copy_internal(entry->internal);
+    frozen->internal = internal_snapshot_copy(entry->internal);
     if (!frozen->internal)
         return -ENOMEM;
     frozen->size = entry->internal->disk_size;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,19 +117,41 @@ static bool is_written_by_qemu(int fd)
     return fcntl(fd, F_OFD_GETLK, &byte) == 0 && byte.l_type != F_UNLCK;
 }
 
-static struct scan_image *image_new(const struct scan *scan, const char *path, enum image_format format,
+/*
+ * The file's own path where `path` makes a detour ("sub/../x"), so that one file has one name whoever stands
+ * on it; else `path`, also where only that name may be opened (a definition names it so). The kernel tells
+ * it, since without it nobody knows what ".." after a symbolic link is. The caller frees; NULL where memory
+ * ran out.
+ */
+static char *plain_path(const struct scan *scan, int fd, const char *path, const struct stat *stat)
+{
+    char link[64], plain[PATH_MAX];
+    if (!strstr(path, "/./") && !strstr(path, "/../") && !strstr(path, "//"))
+        return strdup(path);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, plain, sizeof plain - 1);
+    if (length < 0)
+        return strdup(path);
+    plain[length] = '\0';
+    cleanup_close int again = -1;
+    struct stat found;
+    bool is_same = locate_open(scan->locate, NULL, plain, &again, NULL) == 0 && fstat(again, &found) == 0 &&
+                   found.st_dev == stat->st_dev && found.st_ino == stat->st_ino;
+    return strdup(is_same ? plain : path);
+}
+
+/* Takes over `path`, also where it fails. */
+static struct scan_image *image_new(const struct scan *scan, char *path, enum image_format format,
                                     const struct stat *stat)
 {
-    struct scan_image *image = calloc(1, sizeof *image);
-    if (!image)
-        return NULL;
-    image->format = format;
-    take_stat(image, stat);
-    image->path = strdup(path);
-    if (!image->path) {
-        free(image);
+    struct scan_image *image = path ? calloc(1, sizeof *image) : NULL;
+    if (!image) {
+        free(path);
         return NULL;
     }
+    image->format = format;
+    take_stat(image, stat);
+    image->path = path;
     size_t length = strlen(scan->source);
     if (strncmp(image->path, scan->source, length) == 0 && image->path[length] == '/' &&
         !strchr(image->path + length + 1, '/'))
@@ -140,7 +163,7 @@ static struct scan_image *image_new(const struct scan *scan, const char *path, e
 static int add(struct scan *scan, const struct scan *before, const char *path, enum image_format format,
                int fd, const struct stat *stat, struct scan_image **result)
 {
-    struct scan_image *image = image_new(scan, path, format, stat);
+    struct scan_image *image = image_new(scan, plain_path(scan, fd, path, stat), format, stat);
     if (!image)
         return -ENOMEM;
     image->is_written = is_written_by_qemu(fd);
@@ -170,7 +193,7 @@ static int add_unreadable(struct scan *scan, const char *path, const char *name,
     struct stat stat;
     if (fstatat(scan->directory, name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(stat.st_mode))
         return 0;
-    struct scan_image *image = image_new(scan, path, IMAGE_FORMAT_QCOW2, &stat);
+    struct scan_image *image = image_new(scan, strdup(path), IMAGE_FORMAT_QCOW2, &stat);
     if (!image)
         return -ENOMEM;
     image->is_candidate = true;

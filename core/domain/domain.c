@@ -29,6 +29,21 @@ void internal_snapshot_free(struct internal_snapshot *internal)
     free(internal);
 }
 
+struct internal_snapshot *internal_snapshot_copy(const struct internal_snapshot *from)
+{
+    struct internal_snapshot *copy = malloc(sizeof *copy);
+    if (!copy)
+        return NULL;
+    *copy = *from;
+    copy->id = strdup(from->id);
+    copy->name = strdup(from->name);
+    if (!copy->id || !copy->name) {
+        internal_snapshot_free(copy);
+        return NULL;
+    }
+    return copy;
+}
+
 bool internal_snapshot_equal(const struct internal_snapshot *a, const struct internal_snapshot *b)
 {
     return strcmp(a->id, b->id) == 0 && strcmp(a->name, b->name) == 0 &&

@@ -134,6 +134,8 @@ struct snapshot *domain_find_snapshot(const struct domain *domain, const char *n
 struct disk *domain_find_disk(const struct domain *domain, const char *target);
 struct frozen *snapshot_find_frozen(const struct snapshot *snapshot, const struct disk *disk);
 
+/* NULL where memory ran out. The caller frees. */
+struct internal_snapshot *internal_snapshot_copy(const struct internal_snapshot *from);
 void internal_snapshot_free(struct internal_snapshot *internal);
 bool internal_snapshot_equal(const struct internal_snapshot *a, const struct internal_snapshot *b);
 

@@ -159,6 +159,31 @@ int64_t data_seek_next(struct data_seek *seek, uint64_t offset, int whence, stru
     return (int64_t)offset;
 }
 
+uint64_t data_seek_piece_end(const struct data_seek *seek, uint64_t offset, uint64_t limit)
+{
+    cleanup(chain_extents_done) struct chain_extents extents = {0};
+    if (offset >= seek->size)
+        return 0;
+    size_t layer, index = 0;
+    uint64_t start = offset ? offset - 1 : 0;
+    uint64_t end = offset + min_u64(limit, seek->size - offset);
+    if (chain_map_resolve(seek->chain, start, min_u64(end + 1, seek->size), EXTENTS_MAX, &extents, &layer) <
+        0)
+        return 0;
+    if (offset) {
+        if (is_data(&extents.items[0]))
+            return 0;
+        index = 1;
+    }
+    uint64_t piece_end = offset;
+    while (index < extents.count && extents.items[index].guest == piece_end &&
+           is_data(&extents.items[index])) {
+        piece_end += extents.items[index].length;
+        index++;
+    }
+    return piece_end > offset && piece_end <= end ? piece_end : 0;
+}
+
 int data_seek_count(const struct data_seek *seek, const atomic_bool *stop, uint64_t *bytes,
                     struct failure *failure)
 {

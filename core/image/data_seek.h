@@ -36,6 +36,9 @@ void data_seek_done(struct data_seek *seek);
  * be read. */
 int64_t data_seek_next(struct data_seek *seek, uint64_t offset, int whence, struct failure *failure);
 
+/* As frozen_disk_piece_end. */
+uint64_t data_seek_piece_end(const struct data_seek *seek, uint64_t offset, uint64_t limit);
+
 /* As frozen_disk_count_allocated. */
 int data_seek_count(const struct data_seek *seek, const atomic_bool *stop, uint64_t *bytes,
                     struct failure *failure);

@@ -447,6 +447,11 @@ int64_t frozen_disk_seek(struct frozen_disk *disk, uint64_t offset, int whence)
     return rc < 0 ? rc : found;
 }
 
+uint64_t frozen_disk_piece_end(struct frozen_disk *disk, uint64_t offset, uint64_t limit)
+{
+    return data_seek_piece_end(&disk->seek, offset, limit);
+}
+
 int frozen_disk_count_allocated(struct frozen_disk *disk, const atomic_bool *stop, uint64_t *bytes)
 {
     struct layer_set none = {0};

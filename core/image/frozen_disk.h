@@ -69,6 +69,12 @@ ssize_t frozen_disk_read(struct frozen_disk *disk, uint64_t offset, void *buffer
 int64_t frozen_disk_seek(struct frozen_disk *disk, uint64_t offset, int whence);
 
 /*
+ * Where the piece of data ends that begins at `offset`, after a hole or at the disk's beginning; 0 if none
+ * begins there, or it is longer than `limit` bytes, or a table could not be read.
+ */
+uint64_t frozen_disk_piece_end(struct frozen_disk *disk, uint64_t offset, uint64_t limit);
+
+/*
  * Guest bytes that are data (what SEEK_DATA and SEEK_HOLE would tell). Reads all tables; may take long.
  * -ECANCELED soon after `*stop` (may be NULL) became true.
  */

@@ -118,21 +118,6 @@ static const struct layer_reader_ops qcow2_reader_ops = {
     .free = qcow2_reader_free,
 };
 
-static struct internal_snapshot *internal_snapshot_copy(const struct internal_snapshot *from)
-{
-    struct internal_snapshot *copy = malloc(sizeof *copy);
-    if (!copy)
-        return NULL;
-    *copy = *from;
-    copy->id = strdup(from->id);
-    copy->name = strdup(from->name);
-    if (!copy->id || !copy->name) {
-        internal_snapshot_free(copy);
-        return NULL;
-    }
-    return copy;
-}
-
 /* Opens the external data file that the header names. */
 static int open_data_file(struct qcow2_reader *reader, const struct layer_request *request,
                           const struct qcow2_header *header, uint64_t *data_size, struct error *err)

@@ -44,12 +44,12 @@ class Vmsnapfs:
         self.workspace = workspace
 
     @contextlib.contextmanager
-    def mounted(self, source, usable=None, prefix=()):
+    def mounted(self, source, usable=None, prefix=(), options=()):
         """Mounts `source`. `usable` is a path in the mount that must be listable before the time stops; `prefix` are
-        words that run the command (to put it into a cgroup)."""
+        words that run the command (to put it into a cgroup), `options` words after its name."""
         point = tempfile.mkdtemp(prefix="mount-", dir=self.workspace.path)
         try:
-            seconds = self._start([*prefix, self.binary, source, point], point, usable)
+            seconds = self._start([*prefix, self.binary, *options, source, point], point, usable)
             yield Mount(point, seconds)
         finally:
             pids = pids_naming(point)

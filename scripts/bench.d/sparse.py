@@ -4,7 +4,8 @@
 Both are frozen qcow2 layers in our mount, with the same amount of data: in 1,024 pieces of 1 MiB all over 1 TiB, and
 in one piece. A reader that is told where the holes are needs about as long for both; one that has to look at the
 zeros needs minutes. cp writes to memory (tmpfs), where there is one with room, so that the disk's speed has no part
-in it. tar writes into a pipe. 64 KiB pieces are reported without a target.
+in it. tar writes into a pipe. 64 KiB pieces, and plain files of the same shape on the file system of the data, are
+reported without a target.
 """
 
 import os
@@ -69,3 +70,21 @@ def tell(context, folder, key, read):
         lambda: context.warm(*images.paths(folder)))
     context.report.ratio(key, scattered, dense)
     context.report.inform(key, "64 KiB pieces / dense", fine.median / dense.median, "")
+    paths = plain_files(context, os.path.join(folder, "plain"))
+    dense, scattered = interleave(context.sizes.rounds, "s", {path: lambda path=path: read(path) for path in paths})
+    context.report.inform(key, "plain files, scattered / dense", scattered.median / dense.median, "")
+
+
+def plain_files(context, folder):
+    """A dense and a scattered file as make() makes disks, made once. Returns their paths."""
+    paths = os.path.join(folder, "dense"), os.path.join(folder, "scattered")
+    if not os.path.exists(folder):
+        os.mkdir(folder)
+        sizes = context.sizes
+        dense = [(index * MIB, MIB, 0x5A) for index in range(sizes.pieces)]
+        for path, pieces in zip(paths, (dense, images.scattered(sizes.huge, sizes.pieces, MIB))):
+            with open(path, "wb") as file:
+                for offset, length, byte in pieces:
+                    file.seek(offset)
+                    file.write(bytes([byte]) * length)
+    return paths

@@ -492,6 +492,29 @@ static void what_was_allocated_is_counted(void **state)
     model_close(&model);
 }
 
+static void a_piece_of_data_is_found_where_it_begins(void **state)
+{
+    struct model model = {.depth = 2};
+    model.layers[0] = fake_layer_new(MIB, 65536);
+    model.layers[1] = fake_layer_new(MIB, 65536);
+    unsigned char bytes[65536] = {1};
+    fake_layer_add_data(model.layers[0], 3 * 65536, bytes, 65536);
+    fake_layer_add_data(model.layers[1], 0, bytes, 65536);
+    fake_layer_add_data(model.layers[1], 4 * 65536, bytes, 65536);
+    fake_layer_add_data(model.layers[1], MIB - 65536, bytes, 65536);
+    model_open(&model, MIB, 0);
+    assert_int_equal(frozen_disk_piece_end(model.disk, 0, MIB), 65536);
+    assert_int_equal(frozen_disk_piece_end(model.disk, 3 * 65536, MIB), 5 * 65536); /* of two layers */
+    assert_int_equal(frozen_disk_piece_end(model.disk, 3 * 65536, 2 * 65536), 5 * 65536);
+    assert_int_equal(frozen_disk_piece_end(model.disk, 3 * 65536, 2 * 65536 - 1), 0); /* too long */
+    assert_int_equal(frozen_disk_piece_end(model.disk, 4 * 65536, MIB), 0);           /* in its middle */
+    assert_int_equal(frozen_disk_piece_end(model.disk, 65536, MIB), 0);               /* a hole */
+    assert_int_equal(frozen_disk_piece_end(model.disk, MIB - 65536, UINT64_MAX), MIB);
+    assert_int_equal(frozen_disk_piece_end(model.disk, MIB, MIB), 0);
+    assert_int_equal(frozen_disk_piece_end(model.disk, UINT64_MAX, MIB), 0);
+    model_close(&model);
+}
+
 int main(void)
 {
     static unsigned seed;
@@ -513,6 +536,7 @@ int main(void)
         cmocka_unit_test(an_empty_disk_reads_as_empty),
         cmocka_unit_test(passthrough_is_for_one_raw_file_of_the_right_size),
         cmocka_unit_test(what_was_allocated_is_counted),
+        cmocka_unit_test(a_piece_of_data_is_found_where_it_begins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

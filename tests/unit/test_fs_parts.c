@@ -21,7 +21,7 @@ static void a_long_sequential_read_is_a_stream_and_is_dropped_behind(void **stat
     uint64_t offset, length, dropped = 0;
     bool once = false;
     for (uint64_t at = 0; at < GIB; at += MIB) {
-        once = stream_note(&stream, at, MIB, &offset, &length);
+        once = stream_note(&stream, at, MIB, false, &offset, &length);
         assert_true(once == (at + MIB >= 64 * MIB));
         if (length) {
             assert_int_equal(offset, dropped); /* one piece after the other, without gaps */
@@ -38,10 +38,34 @@ static void requests_a_little_out_of_order_are_one_stream(void **state)
     uint64_t offset, length;
     bool once = false;
     for (uint64_t at = 0; at < 128 * MIB; at += 2 * MIB) {
-        once = stream_note(&stream, at + MIB, MIB, &offset, &length);
-        once = stream_note(&stream, at, MIB, &offset, &length);
+        once = stream_note(&stream, at + MIB, MIB, false, &offset, &length);
+        once = stream_note(&stream, at, MIB, false, &offset, &length);
     }
     assert_true(once);
+}
+
+static void who_skips_holes_still_reads_in_order(void **state)
+{
+    struct stream stream = {0};
+    uint64_t offset, length, dropped = 0;
+    bool once = false;
+    for (uint64_t at = 0; at < 1024 * GIB; at += 8 * GIB) {
+        once = stream_note(&stream, at, MIB, true, &offset, &length);
+        if (length) {
+            assert_int_equal(offset, dropped);
+            dropped = offset + length;
+            assert_true(dropped <= at);
+        }
+    }
+    assert_true(once);
+    assert_true(dropped > 512 * GIB);
+    stream_note(&stream, 0, MIB, true, &offset, &length); /* back again: another stream */
+    assert_int_equal(length, 0);
+    assert_false(stream_note(&stream, 32 * GIB, MIB, true, &offset, &length));
+    stream_add(&stream, 64 * MIB);
+    assert_true(stream_note(&stream, 40 * GIB, MIB, true, &offset, &length));
+    assert_int_equal(offset, 0);
+    assert_true(length > 32 * GIB);
 }
 
 static void random_reads_are_no_stream(void **state)
@@ -51,7 +75,7 @@ static void random_reads_are_no_stream(void **state)
     for (int i = 0; i < 100000; i++) {
         at = at * UINT64_C(6364136223846793005) + 1442695040888963407u;
         assert_false(
-            stream_note(&stream, (at >> 8 << 12) & ((UINT64_C(1) << 50) - 1), 4096, &offset, &length));
+            stream_note(&stream, (at >> 8 << 12) & ((UINT64_C(1) << 50) - 1), 4096, false, &offset, &length));
         assert_int_equal(length, 0);
     }
 }
@@ -60,8 +84,8 @@ static void a_read_at_the_end_of_the_numbers_does_not_overflow(void **state)
 {
     struct stream stream = {0};
     uint64_t offset, length;
-    assert_false(stream_note(&stream, INT64_MAX - MIB, MIB, &offset, &length));
-    assert_false(stream_note(&stream, 0, MIB, &offset, &length));
+    assert_false(stream_note(&stream, INT64_MAX - MIB, MIB, false, &offset, &length));
+    assert_false(stream_note(&stream, 0, MIB, false, &offset, &length));
 }
 
 /* --- text handles --- */
@@ -183,6 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_long_sequential_read_is_a_stream_and_is_dropped_behind),
         cmocka_unit_test(requests_a_little_out_of_order_are_one_stream),
+        cmocka_unit_test(who_skips_holes_still_reads_in_order),
         cmocka_unit_test(random_reads_are_no_stream),
         cmocka_unit_test(a_read_at_the_end_of_the_numbers_does_not_overflow),
         cmocka_unit_test(each_handle_keeps_its_own_text),

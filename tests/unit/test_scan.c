@@ -159,6 +159,17 @@ static void only_regular_files_of_the_top_directory_count(void **unused)
     assert_int_equal(scan->definition_count, 0);
 }
 
+static void a_detour_gives_no_file_another_name(void **unused)
+{
+    char expected[1024];
+    run("mkdir below && qemu-img create -q -f qcow2 below/base.qcow2 1M && ln -s below link &&"
+        " qemu-img create -q -f qcow2 -b link/../below/./base.qcow2 -F qcow2 top.qcow2");
+    look();
+    assert_non_null(get("top.qcow2")->backing);
+    snprintf(expected, sizeof expected, "%s/below/base.qcow2", scan->source);
+    assert_string_equal(get("top.qcow2")->backing->path, expected);
+}
+
 static void a_bad_definition_stops_nothing(void **unused)
 {
     write_file("bad.json", "{");
@@ -418,6 +429,7 @@ int main(void)
         TEST(headers_and_snapshot_tables_are_read),
         TEST(what_its_ending_calls_raw_is_never_read_as_qcow2),
         TEST(only_regular_files_of_the_top_directory_count),
+        TEST(a_detour_gives_no_file_another_name),
         TEST(a_bad_definition_stops_nothing),
         TEST(only_trusted_definitions_lead_out_of_the_source),
         TEST(a_backing_file_of_unknown_format_is_refused_but_known),
