@@ -76,13 +76,22 @@ class Reader(threading.Thread):
                 pieces = list(range(0, len(content), 1 << 18))
                 self.rng.shuffle(pieces)
                 for offset in pieces:
-                    count = os.preadv(fd, [memoryview(buffer)[: 1 << 18]], offset)
-                    content[offset : offset + count] = buffer[:count]
+                    end = min(offset + (1 << 18), len(content))
+                    while offset < end:  # where it ends in the middle the kernel gives what came before
+                        count = os.preadv(fd, [memoryview(buffer)[: end - offset]], offset)
+                        if count == 0:
+                            self.wrong.append(f"{name} ends at {offset}")
+                            return
+                        content[offset : offset + count] = buffer[:count]
+                        offset += count
+                        self.counts["short reads"] += offset < end
         finally:
             os.close(fd)
         self.counts["whole reads"] += 1
-        if bytes(content) not in self.model.states[name]:
-            self.wrong.append(f"{name} is none of the {len(self.model.states[name])} states that it had")
+        states = self.model.states[name]
+        if bytes(content) not in states:
+            places = [next(at for at in range(SIZE) if content[at] != state[at]) for state in states]
+            self.wrong.append(f"{name} is none of the {len(states)} states that it had: it differs at {places}, direct {self.direct}")
 
 
 def come_and_go(image_options, rng):
