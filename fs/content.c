@@ -65,7 +65,8 @@ static void render_state(const struct domain *domain, struct text *text)
     bool running = false;
     for (size_t i = 0; i < domain->disk_count && !running; i++) {
         const struct layer *active = domain->disks[i].active;
-        running = active && image_locks_written(active->identity.device, active->identity.inode);
+        running =
+            active && !active->remote && image_locks_written(active->identity.device, active->identity.inode);
     }
     text_append_string(text, running ? "running\n" : "shutoff\n");
 }
@@ -122,7 +123,8 @@ static void render_disk(const struct disk *disk, unsigned entry, struct text *te
         text_append_string(text, disk->persistent ? "yes\n" : "no\n");
         return;
     case DISK_SIZE:
-        text_printf(text, "%llu\n", active ? (unsigned long long)active->size : 0ULL);
+        if (!active || !active->remote || active->size)
+            text_printf(text, "%llu\n", active ? (unsigned long long)active->size : 0ULL);
         return;
     case DISK_SNAPSHOT:
         text_printf(text, "%s\n", snapshot_preset_name(disk->snapshot));

@@ -246,7 +246,7 @@ static void do_open(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *fi
         if (counts)
             run(open_unique_bytes, &work, true);
         else
-            run(open_disk, &work, open_disks_is_slow(place.frozen));
+            run(open_disk, &work, frozen_needs_helper(place.frozen));
         return; /* the work holds the catalog now */
     }
     if (result != 0)

@@ -148,14 +148,6 @@ void open_disks_free(struct open_disks *disks)
     free(disks);
 }
 
-bool open_disks_is_slow(const struct frozen *frozen)
-{
-    for (const struct layer *layer = frozen->layer; layer; layer = layer->backing)
-        if (!image_format_is_native(layer->format))
-            return true;
-    return false;
-}
-
 static struct slot *find_locked(struct open_disks *disks, uint64_t id)
 {
     struct slot *slot = *bucket_of(disks, id);

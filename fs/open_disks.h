@@ -35,9 +35,6 @@ struct open_disks *open_disks_new(const struct frozen_disk_env *env);
 /* Every user must be gone. NULL is fine. */
 void open_disks_free(struct open_disks *disks);
 
-/* True if opening the frozen disk can take long: some layer of its chain is read by a helper. */
-bool open_disks_is_slow(const struct frozen *frozen);
-
 /* Opens the frozen disk of `place`, or takes one more use of the open one. Errors as frozen_disk_open. */
 int open_disks_acquire(struct open_disks *disks, const struct place *place, struct open_disk **disk,
                        struct error *err);

@@ -113,13 +113,24 @@ static int open_source(struct session *session, struct error *err)
     return catalog_service_new(&catalog_options, &service->catalog, err);
 }
 
+static void size_was_learned(void *opaque, const char *network_name, uint64_t bytes)
+{
+    struct service *service = opaque;
+    catalog_service_learn_size(service->catalog, network_name, bytes);
+}
+
 static int make_service(struct session *session, struct error *err)
 {
     const struct options *options = session->options;
     struct service *service = &session->service;
     session->decompressors = workers_new(0);
     service->env = (struct frozen_disk_env){
-        .locate = session->locate, .cache = session->cache, .workers = session->decompressors};
+        .locate = session->locate,
+        .cache = session->cache,
+        .workers = session->decompressors,
+        .size_learned = size_was_learned,
+        .size_learned_opaque = service,
+    };
     service->attributes = (struct attribute_options){
         .uid = options->uid,
         .gid = options->gid,

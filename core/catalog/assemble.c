@@ -61,6 +61,7 @@ static int add_layers(struct assembly *assembly, size_t index)
         layers[i] = layer;
         *layer = (struct layer){
             .path = strdup(image->path),
+            .remote = image->is_remote,
             .format = image->format,
             .identity = image->identity,
             .backing = i + 1 < chain->count ? layers[i + 1] : NULL,
@@ -172,6 +173,8 @@ static int add_frozen(struct assembly *assembly, struct snapshot *snapshot, cons
         snapshot->is_protected = true;
         layer->identity = freeze->layer;
         layer->changed = freeze->is_changed;
+        if (layer->remote)
+            layer->size = frozen->size = freeze->layer.size;
         if (freeze->is_changed)
             draft_problem(
                 assembly->draft,

@@ -22,6 +22,7 @@
 #include "catalog/discover.h"
 #include "catalog/members.h"
 #include "catalog/notices.h"
+#include "catalog/remote_sizes.h"
 #include "catalog/scan.h"
 #include "catalog/usage.h"
 #include "catalog/watch.h"
@@ -52,6 +53,7 @@ struct catalog_service {
     bool look_failed; /* and was logged */
     time_t saved_at;
 
+    struct remote_sizes remote_sizes;
     atomic_uint counted; /* frozen disks, since the last saving */
     struct watch *watch;
     struct usage *usage;
@@ -165,6 +167,9 @@ static int look(struct catalog_service *service, struct error *err)
     int r = states ? scan_new(locate, service->directory, service->scan, &notices, &scan, err)
                    : error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     if (r == 0) {
+        for (size_t i = 0; i < scan->image_count; i++)
+            if (scan->images[i]->is_remote)
+                scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);
         r = discover(scan, states, state_count, &notices, &discovery);
         if (r < 0)
             error_set(err, -r, "%s", strerror(-r));
@@ -240,7 +245,8 @@ static void *watcher_run(void *opaque)
         unsigned reasons = watch_wait(service->watch);
         if (reasons & WATCH_STOP)
             return NULL;
-        if (!(reasons & WATCH_NAMES) && !scan_moved(service->scan, reasons & WATCH_HINT) &&
+        bool learned = remote_sizes_take_new(&service->remote_sizes);
+        if (!learned && !(reasons & WATCH_NAMES) && !scan_moved(service->scan, reasons & WATCH_HINT) &&
             !another_is_newer(service)) {
             save_counted(service, false);
             continue;
@@ -266,6 +272,7 @@ int catalog_service_new(const struct catalog_options *options, struct catalog_se
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     made->options = *options;
     pthread_mutex_init(&made->lock, NULL);
+    remote_sizes_init(&made->remote_sizes);
     const char *source = locate_source(options->locate);
     made->directory = open(source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int r = made->directory < 0 ? error_set(err, errno, "%s: %s", source, strerror(errno)) : 0;
@@ -329,6 +336,7 @@ void catalog_service_free(struct catalog_service *service)
     scan_free(service->scan);
     free(service->contended);
     notices_done(&service->notices);
+    remote_sizes_done(&service->remote_sizes);
     if (service->directory >= 0)
         close(service->directory);
     pthread_mutex_destroy(&service->lock);
@@ -339,4 +347,10 @@ void catalog_service_hint(struct catalog_service *service)
 {
     if (service->watch)
         watch_hint(service->watch);
+}
+
+void catalog_service_learn_size(struct catalog_service *service, const char *network_name, uint64_t bytes)
+{
+    remote_sizes_learn(&service->remote_sizes, network_name, bytes);
+    catalog_service_hint(service);
 }

@@ -76,6 +76,10 @@ void catalog_service_free(struct catalog_service *service);
 struct catalog *catalog_service_get(struct catalog_service *service);
 void catalog_put(struct catalog *catalog);
 
+/* A reader connected to the disk `network_name`, and it has another size than the catalog says. Any thread;
+ * does not wait. */
+void catalog_service_learn_size(struct catalog_service *service, const char *network_name, uint64_t bytes);
+
 /* A reader found that something is not what the catalog says (ESTALE): look again at once. Any thread; does
  * not wait. */
 void catalog_service_hint(struct catalog_service *service);

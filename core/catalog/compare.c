@@ -26,8 +26,8 @@ static bool same_layer(const struct layer *a, const struct layer *b)
 {
     if (!a || !b)
         return a == b;
-    return strcmp(a->path, b->path) == 0 && a->format == b->format && a->size == b->size &&
-           a->active == b->active && a->changed == b->changed &&
+    return strcmp(a->path, b->path) == 0 && a->remote == b->remote && a->format == b->format &&
+           a->size == b->size && a->active == b->active && a->changed == b->changed &&
            (a->active ? file_identity_same_file(&a->identity, &b->identity)
                       : same_identity(&a->identity, &b->identity)) &&
            same_string(a->backing ? a->backing->path : NULL, b->backing ? b->backing->path : NULL);

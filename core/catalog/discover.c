@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "catalog/endings.h"
 #include "catalog/kinship.h"
+#include "catalog/scan_definition.h"
 #include "catalog/scan_images.h"
 #include "domain/name.h"
 
@@ -110,8 +111,10 @@ static int put_overlays(struct search *search, struct draft *draft, struct draft
         disk->chain = *below;
         *below = (struct scan_chain){0};
     } else {
-        /* Down to the base as everybody may, and from there as its definition may. */
-        int r = scan_chain_follow((struct scan_image *)top, &disk->chain);
+        /* Down to the base as everybody may, or, on the network, as its definition may; and from there as its
+         * definition may. */
+        char *const *named = draft->definition ? scan_definition_named(draft->definition) : NULL;
+        int r = scan_chain_follow(named, (struct scan_image *)top, &disk->chain);
         for (size_t i = 0; r == 0 && i < disk->chain.count; i++) {
             if (below->count == 0 || disk->chain.images[i] != below->images[0])
                 continue;
@@ -139,6 +142,8 @@ static int put_overlays(struct search *search, struct draft *draft, struct draft
     }
     const struct scan_image *active = disk->chain.count ? disk->chain.images[0] : base;
     const struct scan_image *child = kin_of(&search->kinship, active)->child;
+    if (active->is_remote && child && !kinship_is_overlay(child))
+        return 0; /* it is named beside its overlay, so that that one may stand on it */
     if (child && !kinship_contradicts(&search->kinship, child))
         draft_problem(draft, "%s is active, and yet it is the backing file of %s", active->path, child->path);
     else if (child)
@@ -242,7 +247,7 @@ static int draft_implicit(struct search *search, struct scan_image *image)
     draft->disks[0] = (struct draft_disk){
         .target = "vda", .source = image->path, .format = IMAGE_FORMAT_QCOW2, .persistent = true};
     cleanup(scan_chain_done) struct scan_chain chain = {0};
-    r = scan_chain_follow(image, &chain);
+    r = scan_chain_follow(NULL, image, &chain);
     return r < 0 ? r : put_overlays(search, draft, &draft->disks[0], image, &chain);
 }
 

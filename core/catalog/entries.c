@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "catalog/endings.h"
 #include "domain/name.h"
+#include "format/network_name.h"
 
 const struct scan_image *entry_image(const struct draft *draft, const struct entry *entry)
 {
@@ -48,7 +49,12 @@ char *entry_name(const struct draft *draft, const struct entry *entry)
 {
     if (entry->internal)
         return name_make_legal(entry->internal->name, strlen(entry->internal->name));
-    return layer_snapshot_name(entry_image(draft, entry)->path, overlay_of(draft, entry)->path);
+    const struct scan_image *image = entry_image(draft, entry);
+    cleanup(network_name_done) struct network_name network = {0};
+    if (image->is_remote && network_name_parse(image->path, &network, NULL) < 0)
+        return NULL; /* it was parsed before: there is no memory */
+    return layer_snapshot_name(image->is_remote ? network.label : image->path,
+                               overlay_of(draft, entry)->path);
 }
 
 /* ---- What was frozen, and is it still that? ---- */
@@ -62,6 +68,11 @@ static bool same_overlay(const struct state_frozen *known, const struct file_ide
             (known->layer_identity.inode == layer->inode && known->layer_identity.device != layer->device));
 }
 
+static bool is_time_of(const struct file_identity *identity, struct timespec time)
+{
+    return identity->mtime_sec == time.tv_sec && identity->mtime_nsec == (uint32_t)time.tv_nsec;
+}
+
 /*
  * Is what the store knows of a layer of this path about this freezing of it? If the bytes are the same, it
  * is, wherever the files were moved or copied to. If they are not, then only if the same overlay lies on it
@@ -71,9 +82,50 @@ static bool same_overlay(const struct state_frozen *known, const struct file_ide
 static bool same_freezing(const struct state_frozen *known, const struct scan_image *image,
                           const struct scan_image *overlay)
 {
+    if (image->is_remote) /* it has no times: the overlay is all that tells */
+        return known->overlay_identity.inode == overlay->identity.inode &&
+               (overlay->birth.tv_sec == 0 || is_time_of(&known->layer_identity, overlay->birth));
     return image->is_device || /* the times of a device's node say nothing */
            file_identity_same_content(&known->layer_identity, &image->identity) ||
            (known->is_settled && same_overlay(known, &image->identity, &overlay->identity));
+}
+
+/*
+ * How long a disk on the network was when it was frozen is not known before somebody connects to it. Until
+ * then, what an overlay had at first, which is what its backing file had, unless somebody wanted it
+ * otherwise.
+ */
+static uint64_t remote_size(const struct scan_image *image, const struct scan_image *overlay,
+                            const struct state_frozen *known)
+{
+    if (image->size)
+        return image->size;
+    if (known && known->layer_identity.size)
+        return known->layer_identity.size;
+    const struct internal_snapshot *first = NULL;
+    for (size_t i = 0; overlay->info && i < overlay->info->snapshot_count; i++) {
+        const struct internal_snapshot *one = overlay->info->snapshots[i];
+        if (!first || one->date_sec < first->date_sec ||
+            (one->date_sec == first->date_sec && one->date_nsec < first->date_nsec))
+            first = one;
+    }
+    return first ? first->disk_size : overlay->size;
+}
+
+/* A disk on the network was frozen when the overlay on it was made. */
+static struct freeze remote_freeze(const struct scan_image *image, const struct scan_image *overlay,
+                                   const struct state_frozen *known)
+{
+    struct freeze freeze = {.overlay = overlay->identity, .is_settled = true};
+    freeze.layer.size = remote_size(image, overlay, known);
+    if (overlay->birth.tv_sec) {
+        freeze.layer.mtime_sec = overlay->birth.tv_sec;
+        freeze.layer.mtime_nsec = (uint32_t)overlay->birth.tv_nsec;
+    } else {
+        freeze.layer.mtime_sec = known ? known->layer_identity.mtime_sec : overlay->identity.mtime_sec;
+        freeze.layer.mtime_nsec = known ? known->layer_identity.mtime_nsec : overlay->identity.mtime_nsec;
+    }
+    return freeze;
 }
 
 /*
@@ -86,6 +138,8 @@ struct freeze entry_freeze(const struct draft *draft, const struct entry *entry)
 {
     const struct scan_image *image = entry_image(draft, entry), *overlay = overlay_of(draft, entry);
     const struct state_frozen *known = entry->known_frozen;
+    if (image->is_remote)
+        return remote_freeze(image, overlay, known);
     struct freeze freeze = {
         .layer = image->identity,
         .overlay = overlay->identity,

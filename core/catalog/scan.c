@@ -167,7 +167,7 @@ static int scan_names(struct scan *scan, const struct scan *before, const struct
     }
     for (size_t i = 0; r == 0 && i < scan->definition_count; i++)
         for (size_t j = 0; r == 0 && scan->definitions[i].is_good && scan->definitions[i].sources[j]; j++)
-            if (scan->definitions[i].chains[j].count)
+            if (scan->definitions[i].chains[j].count && !scan->definitions[i].chains[j].images[0]->is_remote)
                 r = list_beside(scan, before, scan->definitions[i].sources[j]);
     if (r == 0)
         r = scan_images_resolve(scan, before);

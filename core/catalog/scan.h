@@ -26,9 +26,11 @@
 #include "format/definition.h"
 #include "image/locate.h"
 
-/* An image file, read as one format. */
+/* An image file, or a disk on the network, read as one format. */
 struct scan_image {
-    char *path;       /* absolute */
+    char *path;       /* absolute, or the name on the network */
+    bool is_remote;   /* on the network: no file, no identity, and nothing is asked of it here; only what a
+                         trusted definition names */
     const char *name; /* its last component where it lies in the top directory, else NULL; inside `path` */
     enum image_format format;
     bool is_device;
@@ -42,6 +44,8 @@ struct scan_image {
     bool backing_refused;          /* `backing` is what it stands on, but must not be read that way */
     int backing_error;             /* 0 or a negative errno */
     char *backing_problem;         /* why there is no `backing`, or it must not be read */
+    struct timespec birth;         /* of what stands on a disk on the network: when the file was made; 0:
+                                      not known */
     bool is_empty;                 /* qcow2 with a backing file and no cluster of its own yet */
     bool is_candidate;        /* found by listing a directory, not by what an image or definition names */
     bool is_written;          /* a QEMU had it open for writing when it was looked at */

@@ -80,9 +80,10 @@ static int make_sources(struct scan *scan, struct scan_definition *made)
         return -ENOMEM;
     for (size_t i = 0; i < definition->disk_count; i++) {
         const char *source = definition->disks[i].source;
+        bool remote = definition->disks[i].remote;
         while (strncmp(source, "./", 2) == 0)
             source += 2;
-        if (*source == '/')
+        if (*source == '/' || remote)
             made->sources[i] = strdup(source);
         else if (asprintf(&made->sources[i], "%s/%s", scan->source, source) < 0)
             made->sources[i] = NULL;
@@ -129,8 +130,12 @@ int scan_definition_open(struct scan *scan, const struct scan *before, struct sc
     for (size_t i = 0; i < definition->definition.disk_count; i++) {
         struct scan_image *image = NULL;
         struct error why = {0};
-        int r = scan_images_open(scan, before, scan_definition_named(definition), definition->sources[i],
-                                 definition->definition.disks[i].format, &image, &why);
+        const struct definition_disk *disk = &definition->definition.disks[i];
+        char *const *named = scan_definition_named(definition);
+        int r =
+            disk->remote
+                ? scan_images_add_remote(scan, named, definition->sources[i], disk->format, &image, &why)
+                : scan_images_open(scan, before, named, definition->sources[i], disk->format, &image, &why);
         if (r < 0)
             return r;
         struct scan_chain *chain = &definition->chains[i];
@@ -142,8 +147,10 @@ int scan_definition_open(struct scan *scan, const struct scan *before, struct sc
             chain->images[chain->count++] = image;
         } else if (asprintf(&chain->problem, "%s%s%s%s", why.text, definition->distrust ? " (" : "",
                             definition->distrust ? definition->distrust : "",
-                            definition->distrust ? ", so the definition is not trusted with files elsewhere)"
-                                                 : "") < 0) {
+                            !definition->distrust ? ""
+                            : disk->remote
+                                ? ", so the definition is not trusted with the network)"
+                                : ", so the definition is not trusted with files elsewhere)") < 0) {
             return chain->problem = NULL, -ENOMEM;
         }
     }

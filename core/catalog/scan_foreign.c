@@ -37,7 +37,7 @@ int scan_foreign_sizes(struct scan *scan, const struct scan *before)
     int r = 0;
     for (size_t i = 0; r == 0 && i < scan->image_count; i++) {
         struct scan_image *image = scan->images[i];
-        if (image_format_is_native(image->format) || !image->first->is_backing)
+        if (image->is_remote || image_format_is_native(image->format) || !image->first->is_backing)
             continue;
         const struct scan_image *known = scan_image_before(before, image);
         if (known && known->size && file_identity_same_content(&known->identity, &image->identity))

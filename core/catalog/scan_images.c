@@ -54,13 +54,31 @@ static int append(struct scan *scan, struct scan_image *image)
     image->index = scan->image_count;
     scan->images[scan->image_count++] = image;
     struct scan_image **end = bucket_of(scan, &image->identity);
-    for (; *end; end = &(*end)->same_hash)
+    for (; !image->is_remote && *end; end = &(*end)->same_hash)
         if (!image->first && file_identity_same_file(&(*end)->identity, &image->identity))
             image->first = *end;
-    *end = image;
+    if (!image->is_remote)
+        *end = image;
     if (!image->first)
         image->first = image;
     return 0;
+}
+
+/* The image of this name on the network. A definition with another format has one of its own. */
+static struct scan_image *find_remote(const struct scan *scan, const char *name, enum image_format format)
+{
+    for (size_t i = 0; i < scan->image_count; i++)
+        if (scan->images[i]->is_remote && strcmp(scan->images[i]->path, name) == 0 &&
+            (format == IMAGE_FORMAT_UNKNOWN || scan->images[i]->format == format))
+            return scan->images[i];
+    return NULL;
+}
+
+static bool is_same_file(const struct scan_image *a, const struct scan_image *b)
+{
+    if (a->is_remote || b->is_remote)
+        return a->is_remote && b->is_remote && strcmp(a->path, b->path) == 0;
+    return file_identity_same_file(&a->identity, &b->identity);
 }
 
 static void take_stat(struct scan_image *image, const struct stat *stat)
@@ -245,6 +263,35 @@ int scan_images_open(struct scan *scan, const struct scan *before, char *const *
     return 0;
 }
 
+int scan_images_add_remote(struct scan *scan, char *const *named, const char *name, enum image_format format,
+                           struct scan_image **image, struct error *why)
+{
+    if (locate_network(named, name, why) < 0)
+        return 0;
+    if (format != IMAGE_FORMAT_RAW)
+        return error_set(why, EOPNOTSUPP, "%.200s: format %s is not read over the network, only raw is", name,
+                         image_format_name(format)),
+               0;
+    struct scan_image *found = find_remote(scan, name, format);
+    if (!found) {
+        found = calloc(1, sizeof *found);
+        char *path = strdup(name);
+        if (!found || !path) {
+            free(found);
+            free(path);
+            return -ENOMEM;
+        }
+        *found = (struct scan_image){.path = path, .is_remote = true, .format = format};
+        int r = append(scan, found);
+        if (r < 0) {
+            scan_image_free(found);
+            return r;
+        }
+    }
+    *image = found;
+    return 0;
+}
+
 int scan_images_add_candidate(struct scan *scan, const struct scan *before, const char *directory,
                               const char *name)
 {
@@ -272,6 +319,42 @@ int scan_images_add_candidate(struct scan *scan, const struct scan *before, cons
     return r;
 }
 
+/* When the file of the image was made. As far as the file system keeps that. */
+static struct timespec birth_of(const struct scan *scan, const struct scan_image *image)
+{
+    struct statx found;
+    int r = image->name ? statx(scan->directory, image->name, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &found)
+                        : statx(AT_FDCWD, image->path, 0, STATX_BTIME, &found);
+    if (r < 0 || !(found.stx_mask & STATX_BTIME))
+        return (struct timespec){0};
+    return (struct timespec){found.stx_btime.tv_sec, (long)found.stx_btime.tv_nsec};
+}
+
+/*
+ * What stands on the network is known only as far as trusted definitions name it. Whether the domain that the
+ * image belongs to may go there is asked when its chain is followed.
+ */
+static int find_remote_backing(struct scan *scan, struct scan_image *image,
+                               const struct image_reference *reference, struct scan_image **backing,
+                               bool *refused, struct error *why)
+{
+    struct scan_image *found = find_remote(scan, reference->path, IMAGE_FORMAT_UNKNOWN);
+    if (!found) {
+        *refused = false; /* it is not the format that is in doubt */
+        struct error not_named = {0};
+        int r = locate_network(NULL, reference->path, &not_named);
+        return error_set(why, -r, "%s: its backing file: %s", image->path, not_named.text), 0;
+    }
+    image->birth = birth_of(scan, image);
+    *backing = found;
+    if (reference->format != IMAGE_FORMAT_UNKNOWN && reference->format != found->format) {
+        *refused = true;
+        error_set(why, EPERM, "%s says that %s is %s, but its definition says %s", image->path, found->path,
+                  image_format_name(reference->format), image_format_name(found->format));
+    }
+    return 0;
+}
+
 /*
  * Opens what `image` names as its backing file, and adds it. `*backing` stays NULL, and `why` tells, where
  * that can't be; `*refused` where it is known but its format is not. -ENOMEM.
@@ -292,6 +375,8 @@ static int open_backing(struct scan *scan, const struct scan *before, char *cons
     if (r < 0 &&
         locate_reference(scan->locate, image->path, info->backing_name, "qcow2", &reference, NULL) < 0)
         return 0;
+    if (reference.network)
+        return find_remote_backing(scan, image, &reference, backing, refused, why);
     cleanup_close int fd = -1;
     struct error not_open = {0};
     r = locate_open(scan->locate, named, reference.path, &fd, &not_open);
@@ -379,7 +464,7 @@ static int chain_go_on(struct scan_chain *chain, struct scan_image *image, bool 
     if (image->info && image->info->error)
         return chain_end(chain, image->info->problem);
     for (size_t i = 0; i < chain->count; i++)
-        if (file_identity_same_file(&chain->images[i]->identity, &image->identity)) {
+        if (is_same_file(chain->images[i], image)) {
             snprintf(text, sizeof text,
                      "the chain of backing files of %.200s is a loop: it comes to %.200s again",
                      chain->images[0]->path, image->path);
@@ -415,6 +500,13 @@ int scan_images_follow(struct scan *scan, const struct scan *before, char *const
         }
         if (r == 0 && !backing)
             return chain_end(chain, image->backing_problem);
+        if (r == 0 && backing->is_remote) {
+            struct error why = {0};
+            if (locate_network(named, backing->path, &why) < 0) {
+                error_prefix(&why, "%.150s: its backing file", image->path);
+                return chain_end(chain, why.text);
+            }
+        }
         if (r == 0)
             r = chain_go_on(chain, backing, &ended);
         image = backing;
@@ -422,9 +514,9 @@ int scan_images_follow(struct scan *scan, const struct scan *before, char *const
     return r;
 }
 
-int scan_chain_follow(struct scan_image *top, struct scan_chain *chain)
+int scan_chain_follow(char *const *named, struct scan_image *top, struct scan_chain *chain)
 {
-    return scan_images_follow(NULL, NULL, NULL, top, chain);
+    return scan_images_follow(NULL, NULL, named, top, chain);
 }
 
 void scan_chain_done(struct scan_chain *chain)

@@ -11,6 +11,14 @@
 int scan_images_open(struct scan *scan, const struct scan *before, char *const *named, const char *path,
                      enum image_format format, struct scan_image **image, struct error *why);
 
+/*
+ * Adds the disk `name` on the network, which a definition names, or finds the one that is there already.
+ * Nothing is connected to. Where it may not be used, or not in that format, `*image` stays NULL and `why`
+ * tells. -ENOMEM.
+ */
+int scan_images_add_remote(struct scan *scan, char *const *named, const char *name, enum image_format format,
+                           struct scan_image **image, struct error *why);
+
 /* A file `name` of the directory `path` that may hold a qcow2 image, unless a definition names it. -ENOMEM.
  */
 int scan_images_add_candidate(struct scan *scan, const struct scan *before, const char *directory,
@@ -21,14 +29,14 @@ int scan_images_resolve(struct scan *scan, const struct scan *before);
 
 /*
  * The chain from `top` down. Where the next image lies outside the directories that may be read, but `named`
- * (may be NULL) has it, it is opened and added. Never fails for what an image says: `chain->problem` tells
- * why it ends early. -ENOMEM.
+ * (may be NULL) has it, it is opened and added; one on the network is only gone to where `named` has it.
+ * Never fails for what an image says: `chain->problem` tells why it ends early. -ENOMEM.
  */
 int scan_images_follow(struct scan *scan, const struct scan *before, char *const *named,
                        struct scan_image *top, struct scan_chain *chain);
 
 /* The same without opening anything. */
-int scan_chain_follow(struct scan_image *top, struct scan_chain *chain);
+int scan_chain_follow(char *const *named, struct scan_image *top, struct scan_chain *chain);
 void scan_chain_done(struct scan_chain *chain);
 
 /* What the last scan (may be NULL) knew of the same file, by the same path and format; NULL: nothing. */

@@ -26,6 +26,8 @@ static int stat_image(const struct scan *scan, const struct scan_image *image, s
 static bool image_moved(const struct scan *scan, struct scan_image *image, bool thoroughly)
 {
     struct stat stat;
+    if (image->is_remote)
+        return false;
     if (stat_image(scan, image, &stat) < 0)
         return true;
     struct file_identity now = file_identity_of(&stat);

@@ -44,6 +44,11 @@ static void count(struct usage *usage, const struct domain *domain, const struct
     struct frozen_disk *disk;
     struct error why = {0};
     uint64_t bytes;
+    if (frozen_needs_helper(
+            frozen)) { /* not even opened: nobody has asked to start a helper, or to connect */
+        number_set_add(&usage->hopeless, number_of(snapshot, frozen));
+        return;
+    }
     int r = frozen_disk_open(&usage->env, domain, frozen, &disk, &why);
     if (r == 0) {
         r = frozen_disk_is_slow(disk) ? -EOPNOTSUPP : frozen_disk_count_allocated(disk, &usage->stop, &bytes);

@@ -204,6 +204,14 @@ struct frozen *snapshot_find_frozen(const struct snapshot *snapshot, const struc
     return NULL;
 }
 
+bool frozen_needs_helper(const struct frozen *frozen)
+{
+    for (const struct layer *layer = frozen->layer; layer; layer = layer->backing)
+        if (layer->remote || !image_format_is_native(layer->format))
+            return true;
+    return false;
+}
+
 const char *snapshot_state_name(enum snapshot_state state)
 {
     static const char *const names[] = {"unknown", "running", "paused", "shutoff"};

@@ -24,14 +24,16 @@
 /* struct frozen.allocated while nobody has counted yet. */
 #define ALLOCATED_UNKNOWN UINT64_MAX
 
-/* One image file of a disk's chain. */
+/* One image of a disk's chain: a file, or a disk on the network. */
 struct layer {
-    char *path; /* absolute */
+    char *path;  /* absolute; the name on the network, as it was written, where `remote` */
+    bool remote; /* there is no file: nothing to stat, open, watch or lock, and `path` leads nowhere here */
     enum image_format format;
     struct file_identity
-        identity;          /* of a frozen layer: as it was when frozen; of the active one: as last seen */
+        identity;          /* of a frozen layer: as it was when frozen; of the active one: as last seen.
+                              Remote: zeros, but for a frozen one its size and the time of freezing */
     struct layer *backing; /* NULL at the bottom; borrowed, owned by the domain */
-    uint64_t size;         /* virtual, bytes */
+    uint64_t size;         /* virtual, bytes; of a remote one 0 while nobody has connected to it */
     bool active;           /* the domain writes here */
     bool changed;          /* frozen, and yet someone wrote to it: reads give EIO */
 };
@@ -133,6 +135,9 @@ int domain_seal(struct domain *domain);
 struct snapshot *domain_find_snapshot(const struct domain *domain, const char *name);
 struct disk *domain_find_disk(const struct domain *domain, const char *target);
 struct frozen *snapshot_find_frozen(const struct snapshot *snapshot, const struct disk *disk);
+
+/* Does a helper program have to read some layer of it? Then opening and reading it can take long. */
+bool frozen_needs_helper(const struct frozen *frozen);
 
 /* NULL where memory ran out. The caller frees. */
 struct internal_snapshot *internal_snapshot_copy(const struct internal_snapshot *from);

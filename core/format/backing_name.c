@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "format/json_parse.h"
+#include "format/network_name.h"
 
 #define KEY_BYTES_MAX 128
 
@@ -244,6 +245,22 @@ static int parse_json(const char *text, const char *format_name, struct backing_
     return 0;
 }
 
+/* The name is looked at, and not understood any further here. */
+static int parse_network(const char *name, enum image_format format, struct backing_name *parsed,
+                         struct error *err)
+{
+    cleanup(network_name_done) struct network_name network = {0};
+    struct error why = {0};
+    int rc = network_name_parse(name, &network, &why);
+    if (rc < 0)
+        return error_set(err, why.code, "it refers to a name that %s", why.text);
+    char *copy = strdup(name);
+    if (!copy)
+        return error_set(err, ENOMEM, "out of memory");
+    *parsed = (struct backing_name){.filename = copy, .format = format, .network = true};
+    return 0;
+}
+
 int backing_name_parse(const char *name, const char *format_name, struct backing_name *parsed,
                        struct error *err)
 {
@@ -265,14 +282,14 @@ int backing_name_parse(const char *name, const char *format_name, struct backing
      */
     const char *path = name;
     size_t length = strcspn(name, ":/");
+    if (network_name_protocol(name) > NETWORK_OTHER)
+        return parse_network(name, format, parsed, err);
     if (name[length] == ':') {
         if (length != strlen("file") || strncmp(name, "file", length) != 0) {
             int shown = (int)(length < 30 ? length : 30);
-            int rc =
-                error_set(err, EOPNOTSUPP,
-                          "it refers to \"%.150s\", and \"%.*s:\" is a protocol, where only plain files are "
-                          "followed",
-                          name, shown, name);
+            int rc = error_set(err, EOPNOTSUPP,
+                               "it refers to \"%.150s\", and \"%.*s:\" is a protocol that is not followed",
+                               name, shown, name);
             if (err && !strstr(name, "://"))
                 error_set(err, EOPNOTSUPP, "%s (a file of that name would be written \"./%.60s\")", err->text,
                           name);

@@ -10,8 +10,10 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "base/cleanup.h"
 #include "domain/name.h"
 #include "format/json_parse.h"
+#include "format/network_name.h"
 
 #define LAUNCH_ARGUMENTS_MAX 4096
 
@@ -129,6 +131,23 @@ static int read_preset(struct json_object *value, const char *where, enum snapsh
     return error_set(err, EINVAL, "%s\"snapshot\" must be \"no\", \"internal\" or \"external\"", where);
 }
 
+/* As in QEMU, what begins like a protocol is one; a file of such a name is written "./nbd:b". */
+static int check_network(struct definition_disk *disk, const char *where, struct error *err)
+{
+    if (network_name_protocol(disk->source) == NETWORK_NONE)
+        return 0;
+    cleanup(network_name_done) struct network_name network = {0};
+    struct error why = {0};
+    int rc = network_name_parse(disk->source, &network, &why);
+    if (rc < 0)
+        return error_set(err, why.code, "%s\"source\" %s", where, why.text);
+    disk->remote = true;
+    if (disk->format == IMAGE_FORMAT_UNKNOWN)
+        return error_set(err, EINVAL, "%s\"format\" is missing; of a disk on the network it must be told",
+                         where);
+    return 0;
+}
+
 static int read_disk(struct json_object *value, size_t index, struct definition_disk *disk, struct error *err)
 {
     char where[32];
@@ -164,6 +183,9 @@ static int read_disk(struct json_object *value, size_t index, struct definition_
         return error_set(err, EINVAL, "%s\"target\" is too long", where);
     if (strlen(disk->source) >= PATH_MAX)
         return error_set(err, EINVAL, "%s\"source\" is longer than a path can be", where);
+    int rc = check_network(disk, where, err);
+    if (rc < 0)
+        return rc;
     if (disk->format == IMAGE_FORMAT_UNKNOWN)
         disk->format = image_format_from_ending(disk->source);
     if (disk->format == IMAGE_FORMAT_UNKNOWN)

@@ -18,7 +18,8 @@
 
 struct definition_disk {
     char *target;
-    char *source; /* as written: absolute, or relative to the directory of the definition */
+    char *source; /* as written: absolute, relative to the directory of the definition, or `remote` */
+    bool remote;  /* the source is a name on the network, which network_name_parse takes */
     enum image_format format;
     enum snapshot_preset snapshot; /* "snapshot": no, internal, external; absent: default */
     bool persistent;               /* absent: true */

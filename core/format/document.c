@@ -27,6 +27,14 @@ static void write_time(struct json_writer *writer, const char *key, const struct
     json_string(writer, key, whole);
 }
 
+static void write_size(struct json_writer *writer, const struct layer *layer)
+{
+    if (layer && (!layer->remote || layer->size))
+        json_number(writer, "size", layer->size);
+    else
+        json_null(writer, "size");
+}
+
 static void write_layers(struct json_writer *writer, const struct domain *domain, const struct layer *top)
 {
     json_begin_array(writer, "layers");
@@ -36,7 +44,7 @@ static void write_layers(struct json_writer *writer, const struct domain *domain
         json_begin_object(writer, NULL);
         json_string(writer, "path", layer->path);
         json_string(writer, "format", image_format_name(layer->format));
-        json_number(writer, "size", layer->size);
+        write_size(writer, layer);
         json_bool(writer, "frozen", !layer->active);
         json_bool(writer, "changed", layer->changed);
         json_end_object(writer);
@@ -62,10 +70,7 @@ void document_domain(struct text *text, const struct domain *domain)
         json_string(&writer, "target", disk->target);
         json_string(&writer, "source", active ? active->path : disk->source);
         json_string(&writer, "format", image_format_name(active ? active->format : disk->format));
-        if (active)
-            json_number(&writer, "size", active->size);
-        else
-            json_null(&writer, "size");
+        write_size(&writer, active);
         json_string(&writer, "snapshot", snapshot_preset_name(disk->snapshot));
         json_bool(&writer, "persistent", disk->persistent);
         write_layers(&writer, domain, active);

@@ -16,13 +16,13 @@
  *     latest          name of the newest snapshot
  *     disks           a list, in the definition's order:
  *         target      "vda"
- *         source      absolute path of the image that is active now
+ *         source      absolute path of the image that is active now, or its name on the network
  *         format      of that image
  *         size        virtual
  *         snapshot    its preset: "default", "no", "internal", "external"
  *         persistent  false where changes are dropped at power-off
  *         layers      a list, the active image first, the bottom of the chain last:
- *             path    absolute
+ *             path    absolute, or a name on the network
  *             format
  *             size    virtual
  *             frozen  false for the one that is written to

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -52,14 +53,10 @@ static const char *const library_paths[] = {
 };
 static const char *const loader_paths[] = {"/etc/ld.so.cache", "/etc/ld.so.preload", NULL};
 static const char *const device_paths[] = {"/dev/null", "/dev/zero", "/dev/random", "/dev/urandom", NULL};
-/* What finding a host, trusting it, and Ceph's client read. */
-static const char *const network_paths[] = {
-    "/etc/resolv.conf",   "/run/systemd/resolve",
-    "/etc/hosts",         "/etc/host.conf",
-    "/etc/nsswitch.conf", "/etc/gai.conf",
-    "/etc/services",      "/etc/ssl",
-    "/etc/pki",           "/usr/share/ca-certificates",
-    "/etc/ceph",          NULL,
+/* What finding a host reads. */
+static const char *const resolver_paths[] = {
+    "/etc/resolv.conf",   "/run/systemd/resolve", "/etc/hosts",    "/etc/host.conf",
+    "/etc/nsswitch.conf", "/etc/gai.conf",        "/etc/services", NULL,
 };
 
 /* ---- Landlock, in the parent ---- */
@@ -142,11 +139,11 @@ static int make_ruleset(const struct sandbox_spec *spec, const char *program, lo
     struct ruleset_attributes attributes = {.handled_access_fs = handled};
     size_t size = sizeof attributes.handled_access_fs;
     if (abi >= 4) {
-        attributes.handled_access_net = spec->network ? 0 : NET_BIND | NET_CONNECT;
+        attributes.handled_access_net = NET_BIND | (spec->network == SANDBOX_INTERNET ? 0 : NET_CONNECT);
         size = offsetof(struct ruleset_attributes, scoped);
     }
     if (abi >= 6) {
-        attributes.scoped = SCOPE_SIGNAL | (spec->network ? 0 : SCOPE_ABSTRACT_UNIX_SOCKET);
+        attributes.scoped = SCOPE_SIGNAL | SCOPE_ABSTRACT_UNIX_SOCKET;
         size = sizeof attributes;
     }
     cleanup_close int fd = (int)syscall(SYS_landlock_create_ruleset, &attributes, size, 0);
@@ -162,8 +159,10 @@ static int make_ruleset(const struct sandbox_spec *spec, const char *program, lo
     if (rc == 0)
         rc = allow_if_there(fd, handled, device_paths,
                             LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE, err);
-    if (rc == 0 && spec->network)
-        rc = allow_if_there(fd, handled, network_paths, FS_READ, err);
+    if (rc == 0 && spec->network == SANDBOX_INTERNET)
+        rc = allow_if_there(fd, handled, resolver_paths, FS_READ, err);
+    if (rc == 0 && spec->read_if_there)
+        rc = allow_if_there(fd, handled, spec->read_if_there, FS_READ, err);
     if (rc == 0)
         rc = allow_given(fd, handled, spec->read_paths, FS_READ, err);
     if (rc == 0)
@@ -221,27 +220,42 @@ void confinement_done(struct confinement *confinement)
 #define AUDIT_ARCH_HERE AUDIT_ARCH_PPC64LE
 #endif
 
-static int refuse_sockets(void)
+/* Families of sockets that may be made; the C library asks the kernel by netlink which addresses it has. */
+#define FAMILIES_MAX 3
+#define NO_FAMILY    0xffff
+static const uint32_t families_allowed[][FAMILIES_MAX] = {
+    [SANDBOX_NO_NETWORK] = {NO_FAMILY, NO_FAMILY, NO_FAMILY},
+    [SANDBOX_INTERNET] = {AF_INET, AF_INET6, AF_NETLINK},
+    [SANDBOX_UNIX_SOCKETS] = {AF_UNIX, AF_UNIX, AF_UNIX},
+};
+
+static int refuse_sockets(enum sandbox_network network)
 {
 #ifdef AUDIT_ARCH_HERE
+    const uint32_t *families = families_allowed[network];
     /* io_uring can make sockets too (IORING_OP_SOCKET). QEMU falls back to threads and poll. A call by
      * another architecture's numbers (on x86-64: i386, and x32, whose numbers have bit 30) ends the helper.
      */
-    static const struct sock_filter instructions[] = {
+    struct sock_filter instructions[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_HERE, 1, 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 5),
+        /* The family is an int: the lower half of the argument, on these little-endian machines. */
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, families[0], 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, families[1], 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, families[2], 1, 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {
         .len = sizeof instructions / sizeof *instructions,
-        .filter = (struct sock_filter *)instructions,
+        .filter = instructions,
     };
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
         return -errno;
@@ -276,8 +290,6 @@ int confinement_enter(const struct confinement *confinement, int ruleset_fd)
         return -errno;
     if (confinement->ruleset_fd >= 0 && syscall(SYS_landlock_restrict_self, ruleset_fd, 0) < 0)
         return -errno;
-    if (confinement->network)
-        return 0;
-    rc = refuse_sockets();
+    rc = refuse_sockets(confinement->network);
     return rc < 0 && confinement->filter_optional ? 0 : rc;
 }

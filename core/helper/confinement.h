@@ -4,9 +4,10 @@
  * sandbox.c puts between fork and exec. Private to core/helper/.
  *
  * Three layers, since none of them covers everything: Landlock says which files can be opened; the seccomp
- * filter refuses new sockets, which Landlock knows only as TCP, only since Linux 6.7, and never by the path
- * of a UNIX socket; and a helper of root keeps no capability but to read its files, or a hostile image that
- * takes it over could still change modes and owners, for which there is no Landlock rule.
+ * filter refuses new sockets, or those of other kinds than the helper needs, which Landlock knows only as
+ * TCP, only since Linux 6.7, and never by the path of a UNIX socket (behind which there are services that do
+ * for root what it asks them); and a helper of root keeps no capability but to read its files, or a hostile
+ * image that takes it over could still change modes and owners, for which there is no Landlock rule.
  */
 #pragma once
 
@@ -14,7 +15,7 @@
 
 struct confinement {
     int ruleset_fd; /* -1: no Landlock */
-    bool network;
+    enum sandbox_network network;
     bool filter_optional; /* go on where the kernel has no seccomp filters */
     bool writes;
 };

@@ -277,20 +277,34 @@ static int find_program(const char *name, char **program, struct error *err)
     return error_set(err, ENOENT, "%s is not installed", name);
 }
 
-static int make_environment(char *environment[6], bool listen, struct text *path, struct text *listen_pid)
+/* The strings of an environment that are made. */
+struct environment_texts {
+    struct text path, home, listen_pid;
+};
+
+static void environment_texts_done(struct environment_texts *texts)
+{
+    text_done(&texts->path);
+    text_done(&texts->home);
+    text_done(&texts->listen_pid);
+}
+
+static int make_environment(char *environment[6], const struct sandbox_spec *spec,
+                            struct environment_texts *texts)
 {
     const char *search = getenv("PATH");
-    text_printf(path, "PATH=%s", search ? search : DEFAULT_PATH);
-    text_printf(listen_pid, LISTEN_PID_NAME "%*s", PID_DIGITS, "");
-    if (path->failed || listen_pid->failed)
+    text_printf(&texts->path, "PATH=%s", search ? search : DEFAULT_PATH);
+    text_printf(&texts->home, "HOME=%s", spec->home ? spec->home : "/");
+    text_printf(&texts->listen_pid, LISTEN_PID_NAME "%*s", PID_DIGITS, "");
+    if (texts->path.failed || texts->home.failed || texts->listen_pid.failed)
         return -ENOMEM;
-    static char language[] = "LANG=C", home[] = "HOME=/", listen_fds[] = "LISTEN_FDS=1";
+    static char language[] = "LANG=C", listen_fds[] = "LISTEN_FDS=1";
     size_t count = 0;
-    environment[count++] = path->data;
+    environment[count++] = texts->path.data;
     environment[count++] = language;
-    environment[count++] = home;
-    if (listen) {
-        environment[count++] = listen_pid->data;
+    environment[count++] = texts->home.data;
+    if (spec->listen) {
+        environment[count++] = texts->listen_pid.data;
         environment[count++] = listen_fds;
     }
     environment[count] = NULL;
@@ -399,11 +413,11 @@ int sandbox_start(const struct sandbox_spec *spec, struct helper_process *proces
     if (rc < 0)
         return rc;
 
-    cleanup_text struct text path = {0}, listen_pid = {0};
+    cleanup(environment_texts_done) struct environment_texts texts = {0};
     char *environment[6];
     size_t fd_count = SANDBOX_FIRST_FD + spec->pass_fd_count;
     cleanup_free int *fds = calloc(fd_count, sizeof *fds);
-    if (!fds || make_environment(environment, spec->listen, &path, &listen_pid) < 0)
+    if (!fds || make_environment(environment, spec, &texts) < 0)
         return error_set(err, ENOMEM, "no memory to start %s", program);
     if (spec->pass_fd_count)
         memcpy(fds + SANDBOX_FIRST_FD, spec->pass_fds, spec->pass_fd_count * sizeof *fds);
@@ -416,7 +430,7 @@ int sandbox_start(const struct sandbox_spec *spec, struct helper_process *proces
         .program = program,
         .argv = spec->argv,
         .environment = environment,
-        .listen_pid = spec->listen ? listen_pid.data + strlen(LISTEN_PID_NAME) : NULL,
+        .listen_pid = spec->listen ? texts.listen_pid.data + strlen(LISTEN_PID_NAME) : NULL,
         .fds = fds,
         .fd_count = fd_count,
         .memory_bytes = spec->memory_bytes,

@@ -4,11 +4,11 @@
  * needs and no others, and ends when we do.
  *
  * The child runs under Landlock (Linux >= 5.13) with read access to the given paths and to what any program
- * needs to run, without sockets of its own unless asked for, and without capabilities but those that its
- * files need; it has no descriptor but 0, 1, 2 and the passed ones, an empty environment but for PATH, LANG
- * and HOME, its own session, and PR_SET_PDEATHSIG; when memory runs out the kernel takes it before us. Where
- * the kernel has no Landlock, helpers are refused (EOPNOTSUPP) unless the caller says that it trusts the
- * image.
+ * needs to run, without sockets of its own but of the kind that is asked for, and without capabilities but
+ * those that its files need; it has no descriptor but 0, 1, 2 and the passed ones, an empty environment but
+ * for PATH, LANG and HOME, its own session, and PR_SET_PDEATHSIG; when memory runs out the kernel takes it
+ * before us. Where the kernel has no Landlock, helpers are refused (EOPNOTSUPP) unless the caller says that
+ * it trusts the image.
  *
  * Any thread may call, also one that ends before the helper: all helpers are started by one thread of their
  * own, since PDEATHSIG means the thread.
@@ -24,11 +24,18 @@
 #define SANDBOX_FIRST_FD 3    /* the number that the first of pass_fds has in the child */
 #define SANDBOX_FDS_MAX  2048 /* a disk of 2 TB in extents of 2 GB has 1024 */
 
+enum sandbox_network {
+    SANDBOX_NO_NETWORK,
+    SANDBOX_INTERNET,     /* it may make IPv4 and IPv6 sockets, and read what name resolution needs */
+    SANDBOX_UNIX_SOCKETS, /* it may make UNIX sockets, and connect wherever their modes let it */
+};
+
 struct sandbox_spec {
     const char *const *argv; /* argv[0] is looked up in PATH unless it is absolute; NULL-terminated */
     const char *const
         *read_paths; /* files or directories, with everything below; NULL-terminated, may be NULL */
-    const char *const *write_paths; /* the same, for reading and writing (a socket's directory) */
+    const char *const *read_if_there; /* the same, but those that do not exist are passed over */
+    const char *const *write_paths;   /* the same, for reading and writing (a socket's directory) */
     /*
      * Descriptors that the child gets, numbered from SANDBOX_FIRST_FD on in this order. Files and block
      * devices among them may also be opened anew, for reading, as /proc/self/fd/N: so a program that wants a
@@ -38,7 +45,8 @@ struct sandbox_spec {
     size_t pass_fd_count;
     size_t memory_bytes; /* that it may allocate (RLIMIT_DATA); 0: any */
     bool listen;         /* the first of pass_fds is a listening socket, told as systemd does: LISTEN_FDS=1 */
-    bool network;        /* it may make sockets, and read what name resolution needs */
+    enum sandbox_network network;
+    const char *home;      /* HOME in its environment; NULL: "/" */
     bool without_landlock; /* run even where the kernel has none: only for images that are trusted */
 };
 

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
@@ -56,12 +57,27 @@ static int open_one(struct chain_builder *builder, const struct layer_request *r
     /* By name: if the file was replaced just now this says nothing, and the limit on depth ends the walk. */
     struct stat stat_now;
     files[index] = (struct file_identity){0};
-    if (stat(request->path, &stat_now) == 0)
+    if (!request->remote && stat(request->path, &stat_now) == 0)
         files[index] = file_identity_of(&stat_now);
     for (size_t i = 0; i < index; i++)
         if (files[index].inode && file_identity_same_file(&files[i], &files[index]))
             return error_set(err, ELOOP, "%s: the chain of backing files comes back to this image",
                              request->path);
+    return 0;
+}
+
+/* Only what the catalog knows as a disk on the network is opened as one: then whoever called does not mind to
+ * wait. It also knows the format that the definition gives, where the image gives none. */
+static int check_network(const struct domain *domain, const struct layer *layer,
+                         struct image_reference *backing, struct error *err)
+{
+    int rc = locate_network(domain->named_files, backing->path, err);
+    if (rc < 0)
+        return rc;
+    if (!layer || !layer->remote || strcmp(layer->path, backing->path) != 0)
+        return error_set(err, ESTALE, "it stands on %.200s since a moment ago", backing->path);
+    if (backing->format == IMAGE_FORMAT_UNKNOWN)
+        backing->format = layer->format;
     return 0;
 }
 
@@ -77,6 +93,7 @@ int chain_open(const struct locate *locate, const struct domain *domain, const s
         .locate = locate,
         .named = domain->named_files,
         .path = layer->path,
+        .remote = layer->remote,
         .format = layer->format,
         .internal = frozen->internal,
         .expected = may_change ? NULL : &layer->identity,
@@ -88,11 +105,19 @@ int chain_open(const struct locate *locate, const struct domain *domain, const s
         layer = layer ? layer->backing : NULL;
         if (layer && layer->changed)
             return changed(layer, err);
+        if (builder.backing.network) {
+            rc = check_network(domain, layer, &builder.backing, err);
+            if (rc < 0) {
+                error_prefix(err, "%.150s", builder.chain.layers[builder.chain.count - 1]->path);
+                return rc;
+            }
+        }
         cleanup_free char *path = steal_pointer(builder.backing.path);
         request = (struct layer_request){
             .locate = locate,
             .named = domain->named_files,
             .path = path,
+            .remote = builder.backing.network,
             .format = builder.backing.format,
             .expected = layer ? &layer->identity : NULL,
         };

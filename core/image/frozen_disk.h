@@ -29,11 +29,17 @@ struct frozen_disk_env {
     const struct locate *locate;
     struct cache *cache;
     struct workers *workers; /* for decompression; NULL: threads that read do it all */
+    /* Told when a layer on the network turns out to have another size than the domain says; any thread. NULL:
+     * nobody wants to know. */
+    void (*size_learned)(void *opaque, const char *network_name, uint64_t size);
+    void *size_learned_opaque;
 };
 
 /*
  * Opens the chain of `frozen`, which is one of `domain`'s (both only needed during the call). Errors: those
- * of layer_reader_open; ELOOP for a chain that is a loop or deeper than CHAIN_DEPTH_MAX.
+ * of layer_reader_open; ELOOP for a chain that is a loop or deeper than CHAIN_DEPTH_MAX; EAGAIN for a frozen
+ * layer on the network that is longer or shorter than the domain says: whoever has been told the length would
+ * read too much or too little.
  */
 int frozen_disk_open(const struct frozen_disk_env *env, const struct domain *domain,
                      const struct frozen *frozen, struct frozen_disk **disk, struct error *err);

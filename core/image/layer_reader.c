@@ -22,10 +22,27 @@ static int check_expected(const struct layer_request *request, int fd, struct er
     return 0;
 }
 
+static int open_remote(const struct layer_request *request, struct layer_reader **reader,
+                       struct image_reference *backing, struct error *err)
+{
+    int ret = locate_network(request->named, request->path, err);
+    if (ret < 0)
+        return ret;
+    if (request->format != IMAGE_FORMAT_RAW)
+        return error_set(err, EOPNOTSUPP, "%s: format %s is not read over the network, only raw is",
+                         request->path, image_format_name(request->format));
+    ret = network_reader_open(request, reader, err);
+    if (ret == 0)
+        *backing = (struct image_reference){0};
+    return ret;
+}
+
 int layer_reader_open(const struct layer_request *request, struct layer_reader **reader,
                       struct image_reference *backing, struct error *err)
 {
     cleanup_close int fd = -1;
+    if (request->remote)
+        return open_remote(request, reader, backing, err);
     if (request->format == IMAGE_FORMAT_UNKNOWN)
         return error_set(err, EINVAL, "%s: nothing says what format it has", request->path);
     if (request->format == IMAGE_FORMAT_LUKS)

@@ -32,7 +32,7 @@ struct layer_reader_ops {
 
 struct layer_reader {
     const struct layer_reader_ops *ops;
-    char *path;             /* absolute */
+    char *path;             /* absolute, or the name on the network */
     uint64_t size;          /* virtual, bytes; of the internal snapshot where one is read */
     int data_fd;            /* where EXTENT_DATA and EXTENT_COMPRESSED offsets lie; -1 for foreign */
     uint64_t smallest_unit; /* bytes that one table entry maps: cluster or subcluster; 0 where there are no
@@ -49,10 +49,12 @@ struct layer_request {
     const struct locate *locate;
     char *const *named; /* see locate_open */
     const char *path;
+    bool remote; /* `path` is the name of a disk on the network */
     enum image_format format;
     const struct internal_snapshot *internal; /* only qcow2; NULL: the image itself */
     /* Frozen: what the file must be, and stay. NULL with `internal`: others may write to the image, as long
-     * as the snapshot stays. NULL without it: the file must stay what it is when it is opened. */
+     * as the snapshot stays. NULL without it: the file must stay what it is when it is opened. Not looked at
+     * with `remote`: nobody knows whether somebody wrote there. */
     const struct file_identity *expected;
 };
 
@@ -73,3 +75,7 @@ int qcow2_reader_open(const struct layer_request *request, int fd, struct layer_
                       struct image_reference *backing, struct error *err);
 int foreign_reader_open(const struct layer_request *request, int fd, struct layer_reader **reader,
                         struct error *err);
+
+/* The same for a disk on the network, which locate_network has let pass. Connects; EIO with QEMU's text where
+ * that fails. */
+int network_reader_open(const struct layer_request *request, struct layer_reader **reader, struct error *err);

@@ -347,7 +347,7 @@ static bool is_named(char *const *named, const char *clean)
 {
     for (; named && *named; named++) {
         char other[PATH_MAX];
-        if (strlen(*named) >= sizeof other)
+        if (**named != '/' || strlen(*named) >= sizeof other) /* also names on the network */
             continue;
         memcpy(other, *named, strlen(*named) + 1);
         path_clean(other);
@@ -383,6 +383,19 @@ int locate_open(const struct locate *locate, char *const *named, const char *pat
                         RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, false, path, fd, err);
 }
 
+int locate_network(char *const *named, const char *name, struct error *err)
+{
+    for (; named && *named; named++)
+        if (strcmp(*named, name) == 0)
+            return 0;
+    return error_set(
+        err, EPERM,
+        "\"%.200s\" lies on the network, where an image alone leads nobody; if it is meant to be "
+        "read, name it as the \"source\" of a disk in the definition of this domain, which only "
+        "its owner can write to",
+        name);
+}
+
 int locate_reference(const struct locate *locate, const char *image, const char *name,
                      const char *format_name, struct image_reference *reference, struct error *err)
 {
@@ -393,6 +406,11 @@ int locate_reference(const struct locate *locate, const char *image, const char 
         return rc;
     }
     char *path = NULL;
+    if (parsed.network) {
+        *reference = (struct image_reference){
+            .path = steal_pointer(parsed.filename), .format = parsed.format, .network = true};
+        return 0;
+    }
     if (*parsed.filename == '/') {
         path = steal_pointer(parsed.filename);
     } else {

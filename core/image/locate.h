@@ -3,7 +3,8 @@
  * Which files may be opened as images, and opening them.
  *
  * An image can name any file of the host as its backing or data file. Such names are followed only inside the
- * source, inside the directories of `-o allow=`, and to files that a trusted definition names. Files are
+ * source, inside the directories of `-o allow=`, and to files that a trusted definition names; to a disk on
+ * the network only where a trusted definition names that very one. Files are
  * opened with openat2 (RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS), so that neither `..` nor a symbolic link
  * leads out; a link that stays inside is followed. Only regular files, and block devices where a definition
  * names them, come back.
@@ -12,6 +13,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/error.h"
@@ -52,17 +54,25 @@ const char *const *locate_roots(const struct locate *locate);
 int locate_open(const struct locate *locate, char *const *named, const char *path, int *fd,
                 struct error *err);
 
+/*
+ * May the helper connect to `name`, which lies on the network (format/network_name.h)? 0 if it is one of
+ * `named` (as in locate_open), letter by letter; else -EPERM, with a text that says how to allow it.
+ */
+int locate_network(char *const *named, const char *name, struct error *err);
+
 /* What an image says of its backing or data file, made absolute. */
 struct image_reference {
     char *path; /* absolute; a name in the directory of the image where the image gave a relative one */
-    enum image_format format; /* of the file; never IMAGE_FORMAT_UNKNOWN on success */
+    enum image_format format; /* of the file; IMAGE_FORMAT_UNKNOWN on success only with `network` */
+    bool network;             /* `path` is the name of a disk on the network, as the image gives it */
 };
 
 /*
  * Makes a reference out of what the image at the absolute path `image` says: `name` is a path, "file:PATH",
- * or "json:{...}" of plain files ("driver" raw, qcow2, file..., nested "file"; anything that is no plain file
- * is refused). `format_name` is the format beside it, NULL if the image says none; then the ending decides,
- * then unnamed_backing. Errors: EINVAL and EOPNOTSUPP, with a text that names the image.
+ * "json:{...}" of plain files ("driver" raw, qcow2, file..., nested "file"; anything that is no plain file is
+ * refused), or a name on the network. `format_name` is the format beside it, NULL if the image says none;
+ * then, of a file, the ending decides, then unnamed_backing; of a disk on the network its definition. Errors:
+ * EINVAL and EOPNOTSUPP, with a text that names the image.
  */
 int locate_reference(const struct locate *locate, const char *image, const char *name,
                      const char *format_name, struct image_reference *reference, struct error *err);

@@ -22,7 +22,8 @@
 #define READ_BYTES_MAX    (16 * MIB)           /* of one request; QEMU takes 32 MiB */
 #define MAP_BYTES_MAX     (4 * GIB - 64 * KIB) /* of one request; the protocol has 32 bits */
 #define MS_BETWEEN_STARTS 1000
-#define ATTEMPTS          2 /* at a request whose helper died under it */
+#define ATTEMPTS          2    /* at a request whose helper died under it */
+#define MS_BEFORE_ANEW    2000 /* a helper on the network that is younger is not started again for an error */
 
 struct nbd_helper {
     struct nbd_helper_spec spec;
@@ -160,7 +161,10 @@ static void bury(struct nbd_helper *helper, struct nbd_session *session, int why
 {
     char said[256];
     nbd_session_said(session, said, sizeof said);
-    if (why == -ETIMEDOUT)
+    if (why == -ECONNABORTED)
+        log_warning("%s: can't be read%s%s; it is connected to anew", helper->spec.path, *said ? ": " : "",
+                    said);
+    else if (why == -ETIMEDOUT)
         log_error("%s: qemu-nbd made no progress for %d ms and is ended%s%s", helper->spec.path,
                   helper->spec.stall_ms, *said ? "; it said: " : "", said);
     else
@@ -175,7 +179,7 @@ static void connection_return(struct nbd_helper *helper, unsigned connection, in
     pthread_mutex_lock(&helper->lock);
     helper->busy[connection] = false;
     helper->busy_count--;
-    if ((rc == -ETIMEDOUT || rc == -ECONNRESET) && !helper->broken) {
+    if ((rc == -ETIMEDOUT || rc == -ECONNRESET || rc == -ECONNABORTED) && !helper->broken) {
         helper->broken = rc;
         nbd_session_cut(helper->session);
     }
@@ -214,6 +218,17 @@ static int request_once(struct nbd_session *session, unsigned connection, const 
     return 0;
 }
 
+/* What an error of the server means: -ECONNABORTED if the helper is to be started anew, and asked again. */
+static int judge(struct nbd_helper *helper, int rc)
+{
+    if (rc != -EIO || !helper->spec.network)
+        return rc;
+    pthread_mutex_lock(&helper->lock);
+    bool is_old = now_ms() >= helper->started_ms + MS_BEFORE_ANEW;
+    pthread_mutex_unlock(&helper->lock);
+    return is_old ? -ECONNABORTED : rc;
+}
+
 static int request_run(struct nbd_helper *helper, const struct request *request)
 {
     int rc = -EIO;
@@ -223,9 +238,9 @@ static int request_run(struct nbd_helper *helper, const struct request *request)
         rc = connection_take(helper, &session, &connection);
         if (rc < 0)
             break;
-        rc = request_once(session, connection, request);
+        rc = judge(helper, request_once(session, connection, request));
         connection_return(helper, connection, rc);
-        if (rc != -ECONNRESET)
+        if (rc != -ECONNRESET && rc != -ECONNABORTED)
             break;
     }
     return rc < 0 ? -EIO : 0;

@@ -6,7 +6,8 @@
  * listens on a socket whose name is gone before the helper runs; all connections to it were made by then, and
  * it takes no more. Nothing waits for it without bound: a helper that moves no byte for `stall_ms` is ended,
  * and what was asked of it fails. One that died is started again by the next request (and by the one that
- * it left unanswered, once).
+ * it left unanswered, once). One that reads from the network and answers with an error is started again,
+ * too: its server may have come back, and not every driver of QEMU connects again by itself.
  *
  * Any thread may read and walk; as many requests as there are connections are under way at once, others wait.
  */
@@ -25,11 +26,15 @@
 
 #define NBD_HELPER_CONNECTIONS 4
 
+struct network_access;
+
 /* Everything is borrowed, and must last as long as the helper. */
 struct nbd_helper_spec {
-    const char *path;  /* of the image: for texts */
-    const char *graph; /* QEMU's block graph, as JSON; its files are /proc/self/fd/N */
-    const int *fds;    /* of the image; numbered from NBD_HELPER_FIRST_FD on, and readable */
+    const char *path;                     /* of the image: for texts */
+    const char *graph;                    /* QEMU's block graph, as JSON; its files are /proc/self/fd/N */
+    const struct network_access *network; /* NULL: none. Else `path` is the name of a raw disk on the network,
+                                             and there is no graph and no file */
+    const int *fds; /* of the image; numbered from NBD_HELPER_FIRST_FD on, and readable */
     size_t fd_count;
     size_t memory_bytes; /* that the helper may allocate; 0: any */
     int stall_ms;        /* without a byte from the helper, before it is given up */

@@ -27,6 +27,7 @@
 
 #include "base/cleanup.h"
 #include "base/text.h"
+#include "image/network_access.h"
 
 #define SAID_BYTES_MAX  1024
 #define MAP_RUNS_MAX    (1 << 17) /* QEMU sends no more (NBD_MAX_BLOCK_STATUS_EXTENTS) */
@@ -137,9 +138,10 @@ static void clean_said(const struct nbd_helper_spec *spec, const char *said, str
 {
     static const char image_fd[] = "/proc/self/fd/4";
     _Static_assert(NBD_HELPER_FIRST_FD == 4, "the image's descriptor");
-    const char *found = strstr(said, spec->graph);
+    const char *named = spec->network ? spec->path : spec->graph;
+    const char *found = strstr(said, named);
     if (found) {
-        found += strlen(spec->graph);
+        found += strlen(named);
         said = found + strspn(found, "': ");
     }
     while (*said) {
@@ -172,7 +174,10 @@ static int start_process(struct nbd_session *session, int listener, struct error
     const struct nbd_helper_spec *spec = session->spec;
     cleanup_free int *fds = calloc(spec->fd_count + 1, sizeof *fds);
     cleanup_text struct text image = {0};
-    text_printf(&image, "json:%s", spec->graph);
+    if (spec->network)
+        text_append_string(&image, spec->path);
+    else
+        text_printf(&image, "json:%s", spec->graph);
     if (!fds || image.failed)
         return error_set(err, ENOMEM, "out of memory");
     fds[0] = listener;
@@ -180,8 +185,14 @@ static int start_process(struct nbd_session *session, int listener, struct error
         fds[i + 1] = spec->fds[i];
     /* Without --persistent it ends by itself when the last connection does. */
     const char *const argv[] = {"qemu-nbd", "--read-only", SHARED_ARGUMENT, image.data, NULL};
+    /* The whole graph: raw over the protocol that the name begins with. Nothing is probed. */
+    const char *const network_argv[] = {"qemu-nbd",     "--read-only", SHARED_ARGUMENT,
+                                        "--format=raw", image.data,    NULL};
     const struct sandbox_spec sandbox = {
-        .argv = argv,
+        .argv = spec->network ? network_argv : argv,
+        .network = spec->network ? spec->network->sockets : SANDBOX_NO_NETWORK,
+        .read_if_there = spec->network ? (const char *const *)spec->network->read_if_there : NULL,
+        .home = spec->network ? spec->network->home : NULL,
         .pass_fds = fds,
         .pass_fd_count = spec->fd_count + 1,
         .memory_bytes = spec->memory_bytes,

@@ -133,6 +133,9 @@ static int open_data_file(struct qcow2_reader *reader, const struct layer_reques
     int ret = locate_reference(request->locate, request->path, header->data_name, "raw", &data, err);
     if (ret < 0)
         return ret;
+    if (data.network)
+        return error_set(err, EOPNOTSUPP, "%s: its data file %s lies on the network, which is not followed",
+                         request->path, data.path);
     if (data.format != IMAGE_FORMAT_RAW)
         return error_set(err, EOPNOTSUPP, "%s: its data file %s is not raw", request->path, data.path);
     ret = locate_open(request->locate, request->named, data.path, &reader->base.data_fd, err);

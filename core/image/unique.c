@@ -134,7 +134,12 @@ static int open_reader(const struct locate *locate, const struct domain *domain,
                        struct layer_reader **reader, struct error *err)
 {
     const struct layer_request request = {
-        .locate = locate, .named = domain->named_files, .path = layer->path, .format = layer->format};
+        .locate = locate,
+        .named = domain->named_files,
+        .path = layer->path,
+        .remote = layer->remote,
+        .format = layer->format,
+    };
     struct image_reference backing = {0};
     int result = layer_reader_open(&request, reader, &backing, err);
     image_reference_done(&backing);

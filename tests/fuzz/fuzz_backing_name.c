@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "format/backing_name.h"
+#include "format/network_name.h"
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -21,6 +22,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         fuzz_check(rc == 0 && *parsed.filename && parsed.format < IMAGE_FORMAT_COUNT);
         fuzz_check(!*format || parsed.format != IMAGE_FORMAT_UNKNOWN);
+        if (parsed.network) {
+            struct network_name network = {0};
+            fuzz_check(network_name_parse(parsed.filename, &network, NULL) == 0 && *network.label);
+            network_name_done(&network);
+        }
         backing_name_done(&parsed);
     }
     free(name);

@@ -150,11 +150,11 @@ static struct scan_definition *definition(const char *name)
 static void disk(struct scan_definition *of, const char *target, struct scan_image *from)
 {
     size_t at = of->definition.disk_count++;
-    of->definition.disks[at] =
-        (struct definition_disk){(char *)target, from->path, from->format, PRESET_DEFAULT, true};
+    of->definition.disks[at] = (struct definition_disk){
+        .target = (char *)target, .source = from->path, .format = from->format, .persistent = true};
     of->sources[at] = from->path;
     from->is_defined = true;
-    assert_int_equal(scan_chain_follow(from, &of->chains[at]), 0);
+    assert_int_equal(scan_chain_follow(NULL, from, &of->chains[at]), 0);
 }
 
 /* ---- Looking ---- */

@@ -77,6 +77,24 @@ static void plain_files_are_understood(void **state)
     }
 }
 
+static void names_on_the_network_stay_as_they_are(void **state)
+{
+    const struct good table[] = {
+        {"nbd://host/export", NULL, "nbd://host/export", IMAGE_FORMAT_UNKNOWN},
+        {"nbd:unix:/run/socket", "raw", "nbd:unix:/run/socket", IMAGE_FORMAT_RAW},
+        {"http://host/a.qcow2", "qcow2", "http://host/a.qcow2", IMAGE_FORMAT_QCOW2},
+        {"rbd:pool/image", "raw", "rbd:pool/image", IMAGE_FORMAT_RAW},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct backing_name parsed = {0};
+        assert_int_equal(backing_name_parse(table[i].name, table[i].format_name, &parsed, NULL), 0);
+        assert_true(parsed.network);
+        assert_string_equal(parsed.filename, table[i].filename);
+        assert_int_equal(parsed.format, table[i].format);
+        backing_name_done(&parsed);
+    }
+}
+
 struct bad {
     const char *name;
     const char *format_name;
@@ -89,10 +107,11 @@ static void what_is_no_plain_file_is_refused_by_name(void **state)
     const struct bad table[] = {
         {"", NULL, -EINVAL, "empty name"},
         {"file:", NULL, -EINVAL, "empty name"},
-        {"nbd://host/export", NULL, -EOPNOTSUPP, "\"nbd:\" is a protocol"},
-        {"nbd:unix:/run/socket", "raw", -EOPNOTSUPP, "\"nbd:\" is a protocol"},
-        {"http://host/a.qcow2", "qcow2", -EOPNOTSUPP, "\"http:\" is a protocol"},
-        {"rbd:pool/image", "raw", -EOPNOTSUPP, "\"rbd:\" is a protocol"},
+        {"nbd:host", NULL, -EINVAL, "nbd:HOST:PORT"},
+        {"http://user:secret@host/a.qcow2", "raw", -EINVAL, "password"},
+        {"nbd://host/a\nb", "raw", -EINVAL, "control character"},
+        {"gluster://host/volume/a", "raw", -EOPNOTSUPP, "\"gluster:\" is a protocol"},
+        {"fat:/tmp", "raw", -EOPNOTSUPP, "\"fat:\" is a protocol"},
         {"FILE:a", "raw", -EOPNOTSUPP, "\"FILE:\" is a protocol"},
         {"web1:disk.qcow2", "qcow2", -EOPNOTSUPP, "\"./web1:disk.qcow2\""},
         {":a", NULL, -EOPNOTSUPP, "protocol"},
@@ -211,6 +230,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_files_are_understood),
+        cmocka_unit_test(names_on_the_network_stay_as_they_are),
         cmocka_unit_test(what_is_no_plain_file_is_refused_by_name),
         cmocka_unit_test(depth_size_and_number_of_keys_are_bounded),
     };

@@ -429,11 +429,32 @@ static void references_are_made_absolute(void **state)
     }
 }
 
+static void a_disk_on_the_network_is_only_where_a_definition_names_it(void **state)
+{
+    char nbd[] = "nbd://h/x", other[] = "nbd://h/xy", file[] = "/nbd:/h/x";
+    char *const named[] = {other, nbd, NULL}, *const near[] = {other, file, NULL};
+    struct error err = {0};
+    assert_int_equal(locate_network(named, "nbd://h/x", &err), 0);
+    assert_int_equal(locate_network(near, "nbd://h/x", &err), -EPERM);
+    assert_non_null(strstr(err.text, "nbd://h/x"));
+    assert_non_null(strstr(err.text, "definition"));
+    assert_int_equal(locate_network(NULL, "nbd://h/x", &err), -EPERM);
+    /* Its name allows no file, however it is cleaned. */
+    refused(named, "/nbd:/h/x", -EPERM, "-o allow=");
+
+    struct image_reference reference = {0};
+    assert_int_equal(locate_reference(locate, "/src/a.qcow2", "nbd://h/x", NULL, &reference, &err), 0);
+    assert_true(reference.network);
+    assert_string_equal(reference.path, "nbd://h/x");
+    assert_int_equal(reference.format, IMAGE_FORMAT_UNKNOWN);
+    image_reference_done(&reference);
+}
+
 static void a_refused_reference_names_the_image(void **state)
 {
     struct image_reference reference = {0};
     struct error err = {0};
-    assert_int_equal(locate_reference(locate, "/src/a.qcow2", "nbd://h/x", "raw", &reference, &err),
+    assert_int_equal(locate_reference(locate, "/src/a.qcow2", "nfs://h/x", "raw", &reference, &err),
                      -EOPNOTSUPP);
     assert_non_null(strstr(err.text, "/src/a.qcow2: "));
     assert_int_equal(locate_reference(locate, "/src/a.qcow2", "base", "rbd", &reference, &err), -EOPNOTSUPP);
@@ -463,6 +484,7 @@ int main(void)
         cmocka_unit_test(a_relative_source_works_and_a_missing_one_does_not),
         cmocka_unit_test(a_race_never_leads_out),
         cmocka_unit_test(references_are_made_absolute),
+        cmocka_unit_test(a_disk_on_the_network_is_only_where_a_definition_names_it),
         cmocka_unit_test(a_refused_reference_names_the_image),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -204,11 +204,22 @@ static void libraries_can_be_loaded_and_etc_stays_closed(void **state)
         "-13 -13 -13 -13 -13 0 ");
 }
 
-static void a_helper_has_no_sockets_unless_asked_for(void **state)
+static void a_helper_has_no_sockets_but_of_the_kind_that_is_asked_for(void **state)
 {
     assert_string_equal(run_probe(plain, WORDS("socket", "unix", "socket", "inet")), "-13 -13 ");
-    struct sandbox_spec spec = {.network = true};
-    assert_string_equal(run_probe(spec, WORDS("socket", "unix", "socket", "inet")), "0 0 ");
+    struct sandbox_spec spec = {.network = SANDBOX_INTERNET};
+    assert_string_equal(run_probe(spec, WORDS("socket", "unix", "socket", "inet")), "-13 0 ");
+    spec.network = SANDBOX_UNIX_SOCKETS;
+    assert_string_equal(run_probe(spec, WORDS("socket", "unix", "socket", "inet")), "0 -13 ");
+}
+
+static void what_is_not_there_need_not_be_readable(void **state)
+{
+    const char *paths[] = {"/nothing-here", make_file("there"), NULL};
+    const char *path = paths[1];
+    struct sandbox_spec spec = {.read_if_there = paths, .home = "/somewhere"};
+    assert_string_equal(run_probe(spec, WORDS("read", path, "environment", "HOME")), "0 0 ");
+    assert_string_equal(run_probe(plain, WORDS("read", path)), "-13 ");
 }
 
 static void a_helper_has_only_the_descriptors_and_words_that_it_was_given(void **state)
@@ -453,7 +464,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_folder_gives_what_lies_below_it_but_not_through_links),
         cmocka_unit_test(a_passed_file_can_be_opened_anew_whatever_its_name_leads_to),
         cmocka_unit_test(libraries_can_be_loaded_and_etc_stays_closed),
-        cmocka_unit_test(a_helper_has_no_sockets_unless_asked_for),
+        cmocka_unit_test(a_helper_has_no_sockets_but_of_the_kind_that_is_asked_for),
+        cmocka_unit_test(what_is_not_there_need_not_be_readable),
         cmocka_unit_test(a_helper_has_only_the_descriptors_and_words_that_it_was_given),
         cmocka_unit_test(descriptors_are_numbered_in_the_order_given_even_where_numbers_collide),
         cmocka_unit_test(a_helper_of_root_keeps_no_power_over_files),
