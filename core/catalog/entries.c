@@ -131,8 +131,9 @@ static struct freeze remote_freeze(const struct scan_image *image, const struct 
 /*
  * An overlay can exist some time before the domain moves over to it: libvirt makes the files first, and saves
  * the memory in between, while the guest goes on writing to what will be the frozen layer. So while a QEMU
- * has the layer open for writing and the overlay has no cluster of its own, nothing is settled: what is
- * written then is the domain's, and makes it another snapshot (same_freezing).
+ * has the layer open for writing and the overlay has no cluster of its own, or the layer was written to after
+ * that was looked at, nothing is settled: what is written then is the domain's, and makes it another snapshot
+ * (same_freezing).
  */
 struct freeze entry_freeze(const struct draft *draft, const struct entry *entry)
 {
@@ -143,8 +144,8 @@ struct freeze entry_freeze(const struct draft *draft, const struct entry *entry)
     struct freeze freeze = {
         .layer = image->identity,
         .overlay = overlay->identity,
-        .is_settled =
-            entry->depth > 1 || !overlay->is_empty || !image->is_written || (known && known->is_settled),
+        .is_settled = (known && known->is_settled) ||
+                      (!image->is_restless && (entry->depth > 1 || !overlay->is_empty || !image->is_written)),
     };
     if (known && !image->is_device && !file_identity_same_content(&known->layer_identity, &image->identity)) {
         freeze.layer = known->layer_identity;

@@ -215,6 +215,8 @@ int scan_new(const struct locate *locate, int directory, const struct scan *befo
     int r = made->by_identity ? read_names(directory, &names) : -ENOMEM;
     if (r == 0)
         r = scan_names(made, before, &names, notices);
+    if (r == 0)
+        scan_mark_restless(made);
     if (r < 0) {
         scan_free(made);
         return error_set(err, -r, "%s: %s", locate_source(locate), strerror(-r));

@@ -27,6 +27,9 @@ int scan_images_add_candidate(struct scan *scan, const struct scan *before, cons
 /* Finds what every image stands on, and adds it. -ENOMEM. */
 int scan_images_resolve(struct scan *scan, const struct scan *before);
 
+/* Fills in is_restless; the last step of a scan. */
+void scan_mark_restless(struct scan *scan);
+
 /*
  * The chain from `top` down. Where the next image lies outside the directories that may be read, but `named`
  * (may be NULL) has it, it is opened and added; one on the network is only gone to where `named` has it.

@@ -57,6 +57,23 @@ static bool image_moved(const struct scan *scan, struct scan_image *image, bool 
     return false;
 }
 
+/*
+ * What stands on an image tells that it is frozen only if nothing was written to it after that was seen: the
+ * last write of a QEMU may come between the look at the one and the look at the other.
+ */
+void scan_mark_restless(struct scan *scan)
+{
+    for (size_t i = 0; i < scan->image_count; i++) {
+        struct scan_image *image = scan->images[i];
+        struct stat stat;
+        if (!image->first->is_backing || image->is_remote || image->is_device ||
+            stat_image(scan, image, &stat) < 0)
+            continue;
+        struct file_identity now = file_identity_of(&stat);
+        image->is_restless = !file_identity_same_content(&image->identity, &now);
+    }
+}
+
 static bool definition_moved(const struct scan *scan, const struct scan_definition *definition)
 {
     struct stat stat;

@@ -894,6 +894,24 @@ static void until_the_overlay_is_used_its_base_may_be_written_to(void **unused)
     assert_true(frozen_snap()->layer->changed);
 }
 
+/* The last write to the base came after it was looked at, and before the overlay was. */
+static void what_was_written_to_during_the_scan_is_not_settled(void **unused)
+{
+    struct scan_image *base = qcow2("web.qcow2");
+    struct scan_image *top = overlay("web.snap", base);
+    top->identity.mtime_sec = 5001;
+    base->is_restless = true;
+    look();
+    base->identity.mtime_sec = 5000;
+    base->is_restless = false;
+    look();
+    assert_false(frozen_snap()->layer->changed);
+    base->identity.mtime_sec = 6000;
+    base->is_restless = true; /* once it is settled nobody may write */
+    look();
+    assert_true(frozen_snap()->layer->changed);
+}
+
 static void an_overlay_that_nobody_uses_yet_freezes_all_the_same(void **unused)
 {
     struct scan_image *base = qcow2("web.qcow2");
@@ -1010,6 +1028,7 @@ int main(void)
         TEST(a_device_with_a_new_number_hides_no_change),
         TEST(another_overlay_is_another_freezing),
         TEST(until_the_overlay_is_used_its_base_may_be_written_to),
+        TEST(what_was_written_to_during_the_scan_is_not_settled),
         TEST(an_overlay_that_nobody_uses_yet_freezes_all_the_same),
         TEST(what_is_not_there_now_keeps_its_number),
         TEST(counts_are_taken_over),
