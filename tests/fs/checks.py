@@ -21,6 +21,13 @@ def need(*programs):
             raise Skip(f"{program} is not installed")
 
 
+def need_mounted_root():
+    """Mounts can be private only below a mount."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        if not any(line.split()[4] == "/" for line in file):
+            sys.exit("the root directory is no mount: before chroot to DIR, mount --bind DIR DIR")
+
+
 def need_root():
     if os.geteuid() != 0:
         raise Skip("needs root")

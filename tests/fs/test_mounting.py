@@ -182,6 +182,7 @@ def test_relative_names():
 def enter_namespace():
     """Starts this program anew with mounts of its own; returns there, or where only root could do that."""
     if os.geteuid() == 0 and not os.environ.get("VMSNAPFS_IN_NAMESPACE"):
+        checks.need_mounted_root()
         os.environ["VMSNAPFS_IN_NAMESPACE"] = "1"
         os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv])
 

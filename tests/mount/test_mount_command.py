@@ -16,6 +16,9 @@ import sys
 import time
 import unittest
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fs"))
+import checks  # noqa: E402
+
 HELPER = os.environ["VMSNAPFS_MOUNT_HELPER"]
 DAEMON = os.environ["VMSNAPFS_DAEMON"]
 SBIN = os.path.realpath("/sbin")
@@ -34,6 +37,7 @@ def enter_namespaces():
     if os.geteuid() != 0:
         print("needs root")
         sys.exit(SKIPPED)
+    checks.need_mounted_root()
     os.environ["VMSNAPFS_IN_NAMESPACE"] = "1"
     unshare = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
     os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
