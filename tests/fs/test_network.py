@@ -454,7 +454,7 @@ def test_web():
         with mount:
             equal(read_anew(mount.frozen("vm0", "snap1")) == content(base), True)
             fails_with(errno.EIO, read_anew, mount.frozen("vm1", "snap1"))
-            assert re.search("certificate|SSL", mount.text("vm1", "last_error")), mount.text("vm1", "last_error")
+            assert re.search("certificate|SSL|CURL", mount.text("vm1", "last_error")), mount.text("vm1", "last_error")
     finally:
         for server in servers:
             server.shutdown()
