@@ -17,7 +17,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 
-#define READAHEAD_KIB 1024
+#define READAHEAD_KIB 2048
 
 extern char **environ;
 

@@ -172,6 +172,7 @@ static int add_frozen(struct assembly *assembly, struct snapshot *snapshot, cons
     if (!entry->internal) {
         snapshot->is_protected = true;
         layer->identity = freeze->layer;
+        layer->data_identity = freeze->data;
         layer->changed = freeze->is_changed;
         if (layer->remote)
             layer->size = frozen->size = freeze->layer.size;

@@ -30,6 +30,7 @@ static int fill_frozen(const struct assembly *assembly, const struct entry *entr
     if (!entry->internal) {
         struct freeze freeze = entry_freeze(assembly->draft, entry);
         frozen->layer_identity = freeze.layer;
+        frozen->data_identity = freeze.data;
         frozen->overlay_identity = freeze.overlay;
         frozen->is_settled = freeze.is_settled;
         return 0;

@@ -30,6 +30,7 @@ static bool same_layer(const struct layer *a, const struct layer *b)
            a->size == b->size && a->active == b->active && a->changed == b->changed &&
            (a->active ? file_identity_same_file(&a->identity, &b->identity)
                       : same_identity(&a->identity, &b->identity)) &&
+           same_identity(&a->data_identity, &b->data_identity) &&
            same_string(a->backing ? a->backing->path : NULL, b->backing ? b->backing->path : NULL);
 }
 
@@ -88,6 +89,7 @@ static bool same_state_frozen(const struct state_frozen *a, const struct state_f
            same_string(a->internal_id, b->internal_id) && a->l1_table_offset == b->l1_table_offset &&
            a->date_sec == b->date_sec && a->date_nsec == b->date_nsec && a->allocated == b->allocated &&
            same_identity(&a->layer_identity, &b->layer_identity) &&
+           same_identity(&a->data_identity, &b->data_identity) &&
            file_identity_same_file(&a->overlay_identity, &b->overlay_identity) &&
            a->is_settled == b->is_settled;
 }

@@ -68,6 +68,15 @@ static bool same_overlay(const struct state_frozen *known, const struct file_ide
             (known->layer_identity.inode == layer->inode && known->layer_identity.device != layer->device));
 }
 
+/* Has the layer the bytes that the store knows of it? An external data file that was not known yet is taken
+ * as it is. */
+static bool same_bytes(const struct state_frozen *known, const struct scan_image *image)
+{
+    return file_identity_same_content(&known->layer_identity, &image->identity) &&
+           (known->data_identity.inode == 0 ||
+            file_identity_same_content(&known->data_identity, &image->data_identity));
+}
+
 static bool is_time_of(const struct file_identity *identity, struct timespec time)
 {
     return identity->mtime_sec == time.tv_sec && identity->mtime_nsec == (uint32_t)time.tv_nsec;
@@ -86,7 +95,7 @@ static bool same_freezing(const struct state_frozen *known, const struct scan_im
         return known->overlay_identity.inode == overlay->identity.inode &&
                (overlay->birth.tv_sec == 0 || is_time_of(&known->layer_identity, overlay->birth));
     return image->is_device || /* the times of a device's node say nothing */
-           file_identity_same_content(&known->layer_identity, &image->identity) ||
+           same_bytes(known, image) ||
            (known->is_settled && same_overlay(known, &image->identity, &overlay->identity));
 }
 
@@ -143,12 +152,14 @@ struct freeze entry_freeze(const struct draft *draft, const struct entry *entry)
         return remote_freeze(image, overlay, known);
     struct freeze freeze = {
         .layer = image->identity,
+        .data = image->data_identity,
         .overlay = overlay->identity,
         .is_settled = (known && known->is_settled) ||
                       (!image->is_restless && (entry->depth > 1 || !overlay->is_empty || !image->is_written)),
     };
-    if (known && !image->is_device && !file_identity_same_content(&known->layer_identity, &image->identity)) {
+    if (known && !image->is_device && !same_bytes(known, image)) {
         freeze.layer = known->layer_identity;
+        freeze.data = known->data_identity;
         freeze.is_changed = true;
     }
     return freeze;

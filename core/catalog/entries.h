@@ -21,6 +21,7 @@ struct entry {
 /* A frozen layer's record: what it was when it was frozen, and whether it still is. */
 struct freeze {
     struct file_identity layer, overlay;
+    struct file_identity data; /* of the layer's external data file; zeros if it has none */
     bool is_settled;
     bool is_changed;
 };

@@ -93,6 +93,7 @@ static void info_clear(struct image_info *info)
     free(info->problem);
     free(info->backing_name);
     free(info->backing_format);
+    free(info->data_name);
     *info = (struct image_info){.references = info->references};
 }
 
@@ -114,6 +115,8 @@ static int info_fill(struct image_info *info, const struct byte_source *source, 
     info->l1_size = header.l1_size;
     info->backing_name = steal_pointer(header.backing_name);
     info->backing_format = steal_pointer(header.backing_format);
+    if (header.external_data)
+        info->data_name = steal_pointer(header.data_name);
 
     struct qcow2_snapshots snapshots = {0};
     int damage = 0;

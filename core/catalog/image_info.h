@@ -24,6 +24,7 @@ struct image_info {
     uint32_t l1_size;     /* entries */
     char *backing_name;   /* as in the header; NULL if there is none */
     char *backing_format; /* NULL if not told */
+    char *data_name;      /* of the external data file; NULL if there is none */
     struct internal_snapshot **snapshots;
     size_t snapshot_count;
 };

@@ -35,6 +35,8 @@ struct scan_image {
     enum image_format format;
     bool is_device;
     struct file_identity identity;
+    char *data_path;                    /* of its external data file; NULL: none that may be read */
+    struct file_identity data_identity; /* of that; zeros if there is none */
     struct timespec ctime;
     time_t looked_at;              /* when `info` was last known to be right */
     uint64_t size;                 /* virtual, bytes; 0 where it is not known */

@@ -117,6 +117,24 @@ static int look_at(struct scan_image *image, int fd, const struct scan *before)
     return 0;
 }
 
+/* Where the data lies in a file of its own, that has an identity, too. */
+static int look_at_data(const struct scan *scan, struct scan_image *image)
+{
+    cleanup(image_reference_done) struct image_reference data = {0};
+    cleanup_close int fd = -1;
+    struct stat stat;
+    if (!image->info || !image->info->data_name)
+        return 0;
+    int r = locate_reference(scan->locate, image->path, image->info->data_name, "raw", &data, NULL);
+    if (r == 0 && !data.network)
+        r = locate_open(scan->locate, NULL, data.path, &fd, NULL);
+    if (fd >= 0 && fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode)) {
+        image->data_identity = file_identity_of(&stat);
+        image->data_path = steal_pointer(data.path);
+    }
+    return r == -ENOMEM ? r : 0;
+}
+
 static bool is_unchanged(const struct scan_image *known, const struct stat *stat)
 {
     struct file_identity now = file_identity_of(stat);
@@ -195,6 +213,8 @@ static int add(struct scan *scan, const struct scan *before, const char *path, e
     } else {
         r = look_at(image, fd, before);
     }
+    if (r == 0)
+        r = look_at_data(scan, image);
     if (r == 0)
         r = append(scan, image);
     if (r < 0) {
@@ -533,6 +553,7 @@ void scan_image_free(struct scan_image *image)
     image_info_unref(image->info);
     free(image->backing_problem);
     free(image->size_problem);
+    free(image->data_path);
     free(image->path);
     free(image);
 }

@@ -23,6 +23,17 @@ static int stat_image(const struct scan *scan, const struct scan_image *image, s
                        : fstatat(AT_FDCWD, image->path, stat, 0);
 }
 
+static bool data_moved(const struct scan_image *image)
+{
+    struct stat stat;
+    if (!image->data_path)
+        return false;
+    if (fstatat(AT_FDCWD, image->data_path, &stat, 0) < 0)
+        return true;
+    struct file_identity now = file_identity_of(&stat);
+    return !file_identity_same_content(&image->data_identity, &now);
+}
+
 static bool image_moved(const struct scan *scan, struct scan_image *image, bool thoroughly)
 {
     struct stat stat;
@@ -32,6 +43,8 @@ static bool image_moved(const struct scan *scan, struct scan_image *image, bool 
         return true;
     struct file_identity now = file_identity_of(&stat);
     if (!file_identity_same_file(&image->identity, &now))
+        return true;
+    if (image->first->is_backing && data_moved(image))
         return true;
     bool same_content = file_identity_same_content(&image->identity, &now);
     if (same_content && same_time(image->ctime, stat.st_ctim) && !image->is_device && !thoroughly &&
@@ -70,7 +83,7 @@ void scan_mark_restless(struct scan *scan)
             stat_image(scan, image, &stat) < 0)
             continue;
         struct file_identity now = file_identity_of(&stat);
-        image->is_restless = !file_identity_same_content(&image->identity, &now);
+        image->is_restless = !file_identity_same_content(&image->identity, &now) || data_moved(image);
     }
 }
 

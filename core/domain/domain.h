@@ -30,12 +30,13 @@ struct layer {
     bool remote; /* there is no file: nothing to stat, open, watch or lock, and `path` leads nowhere here */
     enum image_format format;
     struct file_identity
-        identity;          /* of a frozen layer: as it was when frozen; of the active one: as last seen.
-                              Remote: zeros, but for a frozen one its size and the time of freezing */
-    struct layer *backing; /* NULL at the bottom; borrowed, owned by the domain */
-    uint64_t size;         /* virtual, bytes; of a remote one 0 while nobody has connected to it */
-    bool active;           /* the domain writes here */
-    bool changed;          /* frozen, and yet someone wrote to it: reads give EIO */
+        identity; /* of a frozen layer: as it was when frozen; of the active one: as last seen.
+                     Remote: zeros, but for a frozen one its size and the time of freezing */
+    struct file_identity data_identity; /* of a frozen layer's external data file; zeros if it has none */
+    struct layer *backing;              /* NULL at the bottom; borrowed, owned by the domain */
+    uint64_t size; /* virtual, bytes; of a remote one 0 while nobody has connected to it */
+    bool active;   /* the domain writes here */
+    bool changed;  /* frozen, and yet someone wrote to it: reads give EIO */
 };
 
 /* What finds an internal snapshot again in a qcow2 file's snapshot table (QEMU docs/interop/qcow2.txt,

@@ -97,6 +97,7 @@ int chain_open(const struct locate *locate, const struct domain *domain, const s
         .format = layer->format,
         .internal = frozen->internal,
         .expected = may_change ? NULL : &layer->identity,
+        .expected_data = &layer->data_identity,
     };
     if (layer->changed && !may_change)
         return changed(layer, err);
@@ -120,6 +121,7 @@ int chain_open(const struct locate *locate, const struct domain *domain, const s
             .remote = builder.backing.network,
             .format = builder.backing.format,
             .expected = layer ? &layer->identity : NULL,
+            .expected_data = layer ? &layer->data_identity : NULL,
         };
         rc = open_one(&builder, &request, err);
         if (rc < 0)

@@ -56,6 +56,8 @@ struct layer_request {
      * as the snapshot stays. NULL without it: the file must stay what it is when it is opened. Not looked at
      * with `remote`: nobody knows whether somebody wrote there. */
     const struct file_identity *expected;
+    /* The same of the external data file; NULL, or zeros: what it is when it is opened. */
+    const struct file_identity *expected_data;
 };
 
 /*

@@ -149,6 +149,9 @@ static int open_data_file(struct qcow2_reader *reader, const struct layer_reques
     if (ret < 0)
         return error_set(err, -ret, "%s: can't find out its size: %s", data.path, strerror(-ret));
     reader->data_identity = file_identity_of(&stat);
+    if (request->expected_data && request->expected_data->inode &&
+        !file_identity_same_content(&reader->data_identity, request->expected_data))
+        return error_set(err, EIO, "%s: changed by someone else since it was frozen", data.path);
     return 0;
 }
 

@@ -75,6 +75,8 @@ static void write_frozen(struct text *text, const struct state_frozen *frozen)
                     frozen->l1_table_offset, frozen->date_sec, frozen->date_nsec);
     } else {
         write_identity(text, "layer_identity", &frozen->layer_identity);
+        if (frozen->data_identity.inode)
+            write_identity(text, "data_identity", &frozen->data_identity);
         write_identity(text, "overlay_identity", &frozen->overlay_identity);
         text_append_string(text, frozen->is_settled ? ",\"settled\":true" : "");
     }
@@ -278,6 +280,8 @@ static void read_frozen(struct reading *reading, struct json_object *from, struc
         frozen->date_nsec = (uint32_t)number(reading, internal, "date_nsec", UINT32_MAX);
     } else {
         frozen->layer_identity = identity_member(reading, from, "layer_identity");
+        if (json_object_object_get_ex(from, "data_identity", NULL))
+            frozen->data_identity = identity_member(reading, from, "data_identity");
         frozen->overlay_identity = identity_member(reading, from, "overlay_identity");
         struct json_object *settled;
         frozen->is_settled =

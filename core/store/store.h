@@ -42,6 +42,7 @@ struct state_frozen {
     uint32_t date_sec, date_nsec;
     uint64_t allocated;                  /* ALLOCATED_UNKNOWN while not counted */
     struct file_identity layer_identity; /* as it was when it was frozen (external only) */
+    struct file_identity data_identity;  /* of its external data file, likewise; zeros if it has none */
     struct file_identity
         overlay_identity; /* of the overlay that made it frozen, as first seen: only device and inode count */
     bool is_settled;      /* the overlay is surely in use: from now on a write to the layer is none of the

@@ -227,27 +227,32 @@ def test_replaced_under_a_reader():
 
 
 def test_frozen_layer_written_to():
-    """A frozen layer that someone writes to is EIO from then on, with "changed by someone else" in the log"""
-    for image_format, ending in (("qcow2", "qcow2"), ("raw", "img")):
+    """A frozen layer that someone writes to, or to its data file, is EIO from then on; the log says why"""
+    for kind in ("qcow2", "raw", "data file"):
         mount = Mounted(expected=EXPECTED)
-        base = os.path.join(mount.source, "base." + ending)
-        if image_format == "raw":
+        written, image_format = os.path.join(mount.source, "base.img" if kind == "raw" else "base.qcow2"), "qcow2"
+        base = written
+        if kind == "raw":
+            image_format = "raw"
             make.filled(base, 4 * make.MIB)
-        else:
+        elif kind == "qcow2":
             make.write(make.image(mount.source, "base.qcow2"), "1 0 4M")
+        else:
+            written = os.path.join(mount.source, "base.data")
+            make.write(make.image(mount.source, "base.qcow2", data_file=written), "1 0 4M")
         make.definition(mount.source, "vm", disks=[make.disk(make.overlay(base, "vm.snap1", backing_format=image_format))])
+
+        def refuses():
+            try:
+                mount.read(mount.frozen("vm", "snap1"))
+            except OSError as error:
+                return error.errno == errno.EIO
+            return False
+
         with mount:
             equal(mount.snapshots("vm"), ["snap1"])
             mount.read(mount.frozen("vm", "snap1"))
-            make.write(base, "2 64k 64k", image_format=image_format)
-
-            def refuses():
-                try:
-                    mount.read(mount.frozen("vm", "snap1"))
-                except OSError as error:
-                    return error.errno == errno.EIO
-                return False
-
+            make.write(written, "2 64k 64k", image_format="qcow2" if kind == "qcow2" else "raw")
             wait_for(refuses, "EIO")
             assert "changed by someone else" in mount.service_log()
             mount.remount()
