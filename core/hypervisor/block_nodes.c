@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See block_nodes.h. */
+#include "hypervisor/block_nodes.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "format/json_parse.h"
+#include "hypervisor/qmp_arguments.h"
+#include "hypervisor/qmp_message.h"
+
+static const char *string_in(struct json_object *object, const char *key)
+{
+    struct json_object *value;
+    return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
+}
+
+/* -EPROTO, without a text, for what is no description of a node. */
+static int read_node(struct json_object *object, struct block_node *node)
+{
+    struct json_object *image, *size, *read_only;
+    const char *name = string_in(object, "node-name");
+    const char *driver = string_in(object, "drv");
+    const char *filename = string_in(object, "file");
+    if (!name || !driver || !filename || !json_object_object_get_ex(object, "image", &image) ||
+        !json_object_object_get_ex(image, "virtual-size", &size) ||
+        !json_object_is_type(size, json_type_int) || json_object_get_int64(size) < 0 ||
+        !json_object_object_get_ex(object, "ro", &read_only) ||
+        !json_object_is_type(read_only, json_type_boolean))
+        return -EPROTO;
+    const char *backing = string_in(image, "backing-filename");
+    *node = (struct block_node){
+        .name = strdup(name),
+        .driver = strdup(driver),
+        .filename = strdup(filename),
+        .backing_filename = backing ? strdup(backing) : NULL,
+        .virtual_size = (uint64_t)json_object_get_int64(size),
+        .read_only = json_object_get_boolean(read_only),
+    };
+    return node->name && node->driver && node->filename && (!backing || node->backing_filename) ? 0 : -ENOMEM;
+}
+
+int block_nodes_query(const struct block_engine *engine, struct block_nodes *nodes, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add_bool(&arguments, "flat", true);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    cleanup_json struct json_object *list = NULL;
+    int rc = qmp_command(engine->qmp, "query-named-block-nodes", arguments, engine->timeout_ms, &list, err);
+    if (rc < 0)
+        return rc;
+    if (!json_object_is_type(list, json_type_array))
+        return error_set(err, EPROTO, "query-named-block-nodes gave no list");
+    size_t count = json_object_array_length(list);
+    struct block_nodes made = {.nodes = calloc(count ? count : 1, sizeof *made.nodes)};
+    if (!made.nodes)
+        return error_set(err, ENOMEM, "out of memory");
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        struct json_object *object = json_object_array_get_idx(list, i);
+        made.count = i + 1;
+        rc = json_object_is_type(object, json_type_object) ? read_node(object, &made.nodes[i]) : -EPROTO;
+    }
+    if (rc < 0) {
+        block_nodes_done(&made);
+        return error_set(err, -rc, rc == -ENOMEM ? "out of memory" : "query-named-block-nodes gave no node");
+    }
+    *nodes = made;
+    return 0;
+}
+
+void block_nodes_done(struct block_nodes *nodes)
+{
+    for (size_t i = 0; i < nodes->count; i++) {
+        free(nodes->nodes[i].name);
+        free(nodes->nodes[i].driver);
+        free(nodes->nodes[i].filename);
+        free(nodes->nodes[i].backing_filename);
+    }
+    free(nodes->nodes);
+    *nodes = (struct block_nodes){0};
+}
+
+const struct block_node *block_nodes_find(const struct block_nodes *nodes, const char *name)
+{
+    for (size_t i = 0; i < nodes->count; i++)
+        if (strcmp(nodes->nodes[i].name, name) == 0)
+            return &nodes->nodes[i];
+    return NULL;
+}
+
+/* A QEMU has the monitor for people, whose answer is a text: empty where all went well. */
+static int flush_by_monitor(const struct block_engine *engine, const char *node_name, struct error *err)
+{
+    char line[64];
+    if (!block_node_name_is_legal(node_name)) /* it becomes a part of a command line */
+        return error_set(err, EINVAL, "not a block node's name");
+    snprintf(line, sizeof line, "qemu-io %s \"flush\"", node_name);
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add_string(&arguments, "command-line", line);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    cleanup_json struct json_object *said = NULL;
+    int rc = qmp_command(engine->qmp, "human-monitor-command", arguments, engine->timeout_ms, &said, err);
+    if (rc < 0)
+        return rc;
+    const char *text = json_string_of(said);
+    if (text && !*text)
+        return 0;
+    char clean[ERROR_TEXT_MAX / 2];
+    qmp_clean_text(text ? text : "no answer", clean, sizeof clean);
+    int code = text ? qmp_errno(NULL, text) : EPROTO;
+    return error_set(err, code, "the node %s can't be flushed: %s", node_name, clean);
+}
+
+int block_flush(const struct block_engine *engine, const char *node_name, const char *backing,
+                struct error *err)
+{
+    if (engine->daemon)
+        return storage_daemon_flush(engine->daemon, node_name, backing, engine->timeout_ms, err);
+    return flush_by_monitor(engine, node_name, err);
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See block_overlay.h. */
+#include "hypervisor/block_overlay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "format/json_parse.h"
+#include "hypervisor/qmp_arguments.h"
+
+#define BACKING_NAME_BYTES_MAX 1023 /* QEMU's docs/interop/qcow2.txt */
+#define SECTOR_BYTES           512
+
+int block_overlay_reserve(int directory, const char *temporary_name, int *fd, struct error *err)
+{
+    int made = openat(directory, temporary_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (made < 0)
+        return error_set(err, errno, "%s can't be made: %m", temporary_name);
+    *fd = made;
+    return 0;
+}
+
+static int check(const struct block_overlay_spec *spec, struct error *err)
+{
+    if (!block_node_name_is_legal(spec->job_id))
+        return error_set(err, EINVAL, "not a job's name");
+    if (*spec->path != '/')
+        return error_set(err, EINVAL, "%s: not an absolute path", spec->path);
+    if (!*spec->backing_name || !spec->backing_format)
+        return error_set(err, EINVAL, "%s: an overlay without the name and format of its backing file",
+                         spec->path);
+    if (strlen(spec->backing_name) > BACKING_NAME_BYTES_MAX)
+        return error_set(err, ENAMETOOLONG, "%s: the name of its backing file has more than %d bytes",
+                         spec->path, BACKING_NAME_BYTES_MAX);
+    if (spec->size_bytes % SECTOR_BYTES || spec->size_bytes > INT64_MAX)
+        return error_set(err, EINVAL, "%s: not a disk's size", spec->path);
+    return 0;
+}
+
+static int open_file_node(const struct block_engine *engine, const struct block_overlay_spec *spec,
+                          struct error *err)
+{
+    cleanup_json struct json_object *node = json_object_new_object();
+    qmp_add_string(&node, "driver", "file");
+    qmp_add_string(&node, "node-name", spec->job_id);
+    qmp_add_string(&node, "filename", spec->path);
+    if (!node)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_command(engine->qmp, "blockdev-add", node, engine->timeout_ms, NULL, err);
+}
+
+static int close_file_node(const struct block_engine *engine, const char *name, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add_string(&arguments, "node-name", name);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_command(engine->qmp, "blockdev-del", arguments, engine->timeout_ms, NULL, err);
+}
+
+static int run_create(const struct block_engine *engine, const struct block_overlay_spec *spec,
+                      const struct qmp_job_watch *watch, struct error *err)
+{
+    struct json_object *options = json_object_new_object();
+    qmp_add_string(&options, "driver", "qcow2");
+    qmp_add_string(&options, "file", spec->job_id);
+    qmp_add(&options, "size", json_object_new_int64((int64_t)spec->size_bytes));
+    qmp_add_string(&options, "backing-file", spec->backing_name);
+    qmp_add_string(&options, "backing-fmt", spec->backing_format);
+    if (spec->cluster_bytes)
+        qmp_add(&options, "cluster-size", json_object_new_int64(spec->cluster_bytes));
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add(&arguments, "options", options);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_job_run(engine->qmp, "blockdev-create", arguments, spec->job_id, QMP_JOB_PLAIN, watch, err);
+}
+
+int block_overlay_create(const struct block_engine *engine, const struct block_overlay_spec *spec,
+                         const struct qmp_job_watch *watch, struct error *err)
+{
+    int rc = check(spec, err);
+    if (rc < 0)
+        return rc;
+    rc = open_file_node(engine, spec, err);
+    if (rc < 0)
+        return rc;
+    rc = run_create(engine, spec, watch, err);
+    int closed = close_file_node(engine, spec->job_id, rc < 0 ? NULL : err);
+    return rc < 0 ? rc : closed;
+}
+
+static int flush_directory(int directory, struct error *err)
+{
+    return fsync(directory) < 0 ? error_set(err, errno, "the directory can't be flushed: %m") : 0;
+}
+
+int block_overlay_flush(int directory, int fd, struct error *err)
+{
+    if (fsync(fd) < 0)
+        return error_set(err, errno, "the new overlay can't be flushed: %m");
+    return flush_directory(directory, err);
+}
+
+/* Where a file system has no RENAME_NOREPLACE: a link fails over what is there as well. */
+static int link_and_unlink(int directory, const char *from, const char *to)
+{
+    if (linkat(directory, from, directory, to, 0) < 0) {
+        struct stat ours, theirs;
+        if (errno != EEXIST)
+            return -errno;
+        /* Killed after the link, and repeated now? */
+        if (fstatat(directory, from, &ours, AT_SYMLINK_NOFOLLOW) < 0 ||
+            fstatat(directory, to, &theirs, AT_SYMLINK_NOFOLLOW) < 0 || ours.st_dev != theirs.st_dev ||
+            ours.st_ino != theirs.st_ino)
+            return -EEXIST;
+    }
+    return unlinkat(directory, from, 0) < 0 ? -errno : 0;
+}
+
+int block_overlay_publish(int directory, const char *temporary_name, const char *name, struct error *err)
+{
+    int rc = renameat2(directory, temporary_name, directory, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    if (rc == -EINVAL || rc == -ENOSYS || rc == -EEXIST)
+        rc = link_and_unlink(directory, temporary_name, name);
+    if (rc < 0)
+        return error_set(err, -rc, "%s can't become %s: %s", temporary_name, name, strerror(-rc));
+    return flush_directory(directory, err);
+}
+
+int block_overlay_abandon(int directory, const char *temporary_name, struct error *err)
+{
+    if (unlinkat(directory, temporary_name, 0) < 0 && errno != ENOENT)
+        return error_set(err, errno, "%s can't be removed: %m", temporary_name);
+    return flush_directory(directory, err);
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See block_snapshot.h. */
+#include "hypervisor/block_snapshot.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "format/json_parse.h"
+#include "hypervisor/qmp_arguments.h"
+
+static void append_action(struct json_object **actions, const char *type, struct json_object *data)
+{
+    struct json_object *action = json_object_new_object();
+    qmp_add_string(&action, "type", type);
+    qmp_add(&action, "data", data);
+    qmp_append(actions, action);
+}
+
+/* Takes over the actions. */
+static int transact(const struct block_engine *engine, struct json_object *actions, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add(&arguments, "actions", actions);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_command(engine->qmp, "transaction", arguments, engine->timeout_ms, NULL, err);
+}
+
+static int check_tag(const char *tag, struct error *err)
+{
+    if (tag[strspn(tag, "0123456789")] == '\0')
+        return error_set(err, EINVAL,
+                         "a snapshot's tag needs something that is no digit: QEMU takes \"%s\" for an id",
+                         tag);
+    if (strlen(tag) > BLOCK_TAG_BYTES_MAX)
+        return error_set(err, ENAMETOOLONG, "a snapshot's tag has at most %d bytes", BLOCK_TAG_BYTES_MAX);
+    return 0;
+}
+
+int block_snapshot_internal(const struct block_engine *engine, const char *const *node_names, size_t count,
+                            const char *tag, struct error *err)
+{
+    int rc = check_tag(tag, err);
+    if (rc < 0)
+        return rc;
+    struct json_object *actions = json_object_new_array();
+    for (size_t i = 0; i < count; i++) {
+        struct json_object *data = json_object_new_object();
+        qmp_add_string(&data, "device", node_names[i]);
+        qmp_add_string(&data, "name", tag);
+        append_action(&actions, "blockdev-snapshot-internal-sync", data);
+    }
+    return transact(engine, actions, err);
+}
+
+int block_snapshot_delete(const struct block_engine *engine, const char *node_name, const char *id,
+                          const char *tag, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add_string(&arguments, "device", node_name);
+    qmp_add_string(&arguments, "name", tag);
+    if (id)
+        qmp_add_string(&arguments, "id", id);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_command(engine->qmp, "blockdev-snapshot-delete-internal-sync", arguments, engine->timeout_ms,
+                       NULL, err);
+}
+
+int block_snapshot_external(const struct block_engine *engine, const struct block_snapshot_pair *pairs,
+                            size_t count, struct error *err)
+{
+    struct json_object *actions = json_object_new_array();
+    for (size_t i = 0; i < count; i++) {
+        struct json_object *data = json_object_new_object();
+        qmp_add_string(&data, "node", pairs[i].node);
+        qmp_add_string(&data, "overlay", pairs[i].overlay);
+        append_action(&actions, "blockdev-snapshot", data);
+    }
+    return transact(engine, actions, err);
+}

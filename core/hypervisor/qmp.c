@@ -1,0 +1,572 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * See qmp.h. All waiting is in step(), which reads, writes, or runs into the caller's deadline; all that was
+ * read goes through take_line(). The socket's own flags stay as they are: each call says MSG_DONTWAIT.
+ */
+#include "hypervisor/qmp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/text.h"
+#include "base/utf8.h"
+#include "format/json_parse.h"
+#include "hypervisor/qmp_message.h"
+
+#define READ_BYTES       (32U << 10)
+#define KEEP_BYTES       (1U << 20) /* a larger empty buffer is given back */
+#define CONNECT_RETRY_MS 10
+#define ID_BYTES         40
+
+struct queued_event {
+    struct qmp_message message;
+    size_t bytes;
+    struct queued_event *next;
+};
+
+struct qmp {
+    int fd;
+    char *name;
+    bool dead;
+    struct error why; /* it is dead */
+    struct qmp_version version;
+    qmp_explain *explain;
+    void *explain_opaque;
+
+    struct text input; /* what was read and is no whole line yet */
+    size_t searched;   /* bytes of it that hold no line end */
+
+    uint64_t session; /* random, so that what was meant for an earlier client of the monitor is known */
+    uint64_t commands;
+    char waiting_id[ID_BYTES]; /* of the command under way; empty: none */
+    bool greeted, answered;
+    struct qmp_message answer;
+
+    struct queued_event *first_event, **last_event;
+    size_t event_count, event_bytes;
+    uint64_t events_lost;
+};
+
+/* ---- time ---- */
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int left_ms(int64_t deadline)
+{
+    int64_t left = deadline - now_ms();
+    return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+}
+
+/* ---- death ---- */
+
+/* The client is dead from now on; returns -code. */
+static int die(struct qmp *client, int code, const char *text)
+{
+    if (client->dead)
+        return -client->why.code;
+    client->dead = true;
+    shutdown(client->fd, SHUT_RDWR);
+    char more[ERROR_TEXT_MAX / 2] = "";
+    if (client->explain && (code == ECONNRESET || code == EPIPE))
+        client->explain(client->explain_opaque, more, sizeof more);
+    return error_set(&client->why, code, "%s: %s%s%s", client->name, text, *more ? ": " : "", more);
+}
+
+static int report_death(const struct qmp *client, struct error *err)
+{
+    return error_set(err, client->why.code, "%s", client->why.text);
+}
+
+int qmp_give_up(struct qmp *client, int code, const char *text, struct error *err)
+{
+    die(client, code, text);
+    return report_death(client, err);
+}
+
+/* ---- events ---- */
+
+static void drop_oldest_event(struct qmp *client)
+{
+    struct queued_event *event = client->first_event;
+    client->first_event = event->next;
+    if (!client->first_event)
+        client->last_event = &client->first_event;
+    client->event_count--;
+    client->event_bytes -= event->bytes;
+    qmp_message_done(&event->message);
+    free(event);
+}
+
+/* Takes over the message. */
+static int queue_event(struct qmp *client, struct qmp_message *message, size_t bytes)
+{
+    struct queued_event *event = bytes <= QMP_EVENTS_BYTES_MAX ? malloc(sizeof *event) : NULL;
+    if (!event) {
+        client->events_lost++;
+        qmp_message_done(message);
+        return 0;
+    }
+    *event = (struct queued_event){.message = *message, .bytes = bytes};
+    *client->last_event = event;
+    client->last_event = &event->next;
+    client->event_count++;
+    client->event_bytes += bytes;
+    while (client->event_count > QMP_EVENTS_MAX || client->event_bytes > QMP_EVENTS_BYTES_MAX) {
+        drop_oldest_event(client);
+        client->events_lost++;
+    }
+    return 0;
+}
+
+void qmp_events_clear(struct qmp *client)
+{
+    while (client->first_event)
+        drop_oldest_event(client);
+}
+
+uint64_t qmp_events_lost(const struct qmp *client)
+{
+    return client->events_lost;
+}
+
+/* ---- reading ---- */
+
+static int take_answer(struct qmp *client, struct qmp_message *message)
+{
+    if (!message->id) {
+        /* Only what could not be parsed as a command is answered without its id. */
+        char text[ERROR_TEXT_MAX / 2];
+        qmp_clean_text(message->kind == QMP_ERROR ? message->text : "an answer that belongs to no command",
+                       text, sizeof text);
+        qmp_message_done(message);
+        return die(client, EPROTO, text);
+    }
+    if (client->answered || !*client->waiting_id || strcmp(message->id, client->waiting_id) != 0) {
+        qmp_message_done(message);
+        return 0;
+    }
+    client->answer = *message;
+    client->answered = true;
+    return 0;
+}
+
+static int take_line(struct qmp *client, const char *line, size_t length)
+{
+    struct qmp_message message;
+    struct error problem;
+    int rc = qmp_message_parse(line, length, &message, &problem);
+    if (rc < 0)
+        return die(client, -rc, problem.text);
+    if (message.kind == QMP_GREETING) {
+        bool expected = !client->greeted;
+        client->greeted = true;
+        client->version = (struct qmp_version){message.version[0], message.version[1], message.version[2]};
+        qmp_message_done(&message);
+        return expected ? 0 : die(client, EPROTO, "it greeted twice");
+    }
+    if (!client->greeted) {
+        qmp_message_done(&message);
+        return die(client, EPROTO, "it speaks before it greets: no QMP monitor");
+    }
+    return message.kind == QMP_EVENT ? queue_event(client, &message, length) : take_answer(client, &message);
+}
+
+static int take_lines(struct qmp *client)
+{
+    struct text *input = &client->input;
+    size_t begin = 0;
+    int rc = 0;
+    while (rc == 0 && client->searched < input->length) {
+        char *end = memchr(input->data + client->searched, '\n', input->length - client->searched);
+        if (!end) {
+            client->searched = input->length;
+            break;
+        }
+        size_t length = (size_t)(end - input->data) - begin;
+        client->searched = (size_t)(end - input->data) + 1;
+        if (length > QMP_LINE_BYTES_MAX)
+            break;
+        /* An empty line says nothing. */
+        if (length > 1 || (length == 1 && input->data[begin] != '\r'))
+            rc = take_line(client, input->data + begin, length);
+        begin = client->searched;
+    }
+    if (rc < 0)
+        return rc;
+    if (input->length - begin > QMP_LINE_BYTES_MAX)
+        return die(client, EPROTO, "it sent a line that is too long");
+    memmove(input->data, input->data + begin, input->length - begin);
+    input->length -= begin;
+    client->searched -= begin;
+    if (input->length == 0 && input->capacity > KEEP_BYTES)
+        text_done(input);
+    return 0;
+}
+
+static int receive(struct qmp *client)
+{
+    char bytes[READ_BYTES];
+    ssize_t got = recv(client->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return 0;
+    if (got <= 0)
+        return die(client, ECONNRESET, "the connection was closed");
+    text_append(&client->input, bytes, (size_t)got);
+    if (client->input.failed)
+        return die(client, ENOMEM, "out of memory");
+    return take_lines(client);
+}
+
+/* ---- writing ---- */
+
+struct output {
+    const char *bytes;
+    size_t length;
+    int fd; /* goes along with the first byte; -1: none */
+};
+
+static int transmit(struct qmp *client, struct output *output)
+{
+    struct iovec vector = {.iov_base = (void *)output->bytes, .iov_len = output->length};
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    if (output->fd >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof control.bytes;
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(header), &output->fd, sizeof(int));
+    }
+    ssize_t sent = sendmsg(client->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+            return 0;
+        return die(client, errno == EPIPE ? EPIPE : ECONNRESET, "the connection was closed");
+    }
+    output->bytes += sent;
+    output->length -= (size_t)sent;
+    if (sent > 0)
+        output->fd = -1;
+    return 0;
+}
+
+/*
+ * Waits until something can be read, or written where there is output, and does so. -ETIMEDOUT when the
+ * deadline is over, of which the client does not die here.
+ */
+static int step(struct qmp *client, struct output *output, int64_t deadline)
+{
+    bool writing = output && output->length > 0;
+    struct pollfd poll_fd = {.fd = client->fd, .events = (short)(POLLIN | (writing ? POLLOUT : 0))};
+    int ready = poll(&poll_fd, 1, left_ms(deadline));
+    if (ready < 0)
+        return errno == EINTR ? 0 : die(client, errno, "it can't be waited for");
+    if (ready == 0)
+        return -ETIMEDOUT;
+    int rc = 0;
+    if (poll_fd.revents & (POLLIN | POLLHUP | POLLERR | POLLNVAL))
+        rc = receive(client);
+    if (rc == 0 && writing && (poll_fd.revents & POLLOUT))
+        rc = transmit(client, output);
+    /* A peer that never stops talking must not keep us beyond the deadline. */
+    return rc == 0 && left_ms(deadline) == 0 ? -ETIMEDOUT : rc;
+}
+
+/* ---- commands ---- */
+
+static bool is_utf8(const char *bytes, size_t length)
+{
+    uint32_t code;
+    for (size_t at = 0, step_length; at < length; at += step_length) {
+        step_length = utf8_decode(bytes + at, length - at, &code);
+        if (step_length == 0)
+            return false;
+    }
+    return true;
+}
+
+static int add_member(struct json_object *object, const char *key, struct json_object *value)
+{
+    if (value && json_object_object_add(object, key, value) == 0)
+        return 0;
+    json_object_put(value);
+    return -ENOMEM;
+}
+
+/* The line to be sent, in `line`. */
+static int make_line(const struct qmp *client, const char *command, struct json_object *arguments,
+                     struct text *line, struct error *err)
+{
+    cleanup_json struct json_object *object = json_object_new_object();
+    if (!object || add_member(object, "execute", json_object_new_string(command)) < 0 ||
+        (arguments && add_member(object, "arguments", json_object_get(arguments)) < 0) ||
+        add_member(object, "id", json_object_new_string(client->waiting_id)) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    size_t length;
+    const char *plain = json_object_to_json_string_length(
+        object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &length);
+    if (!plain)
+        return error_set(err, ENOMEM, "out of memory");
+    if (!is_utf8(plain, length))
+        return error_set(err, EINVAL, "%s: %s: a name in it is no UTF-8, which QEMU needs", client->name,
+                         command);
+    text_append(line, plain, length);
+    text_append_string(line, "\r\n");
+    return line->failed ? error_set(err, ENOMEM, "out of memory") : 0;
+}
+
+static int refuse(const struct qmp *client, const char *command, const struct qmp_message *answer,
+                  struct error *err)
+{
+    char text[ERROR_TEXT_MAX];
+    qmp_clean_text(answer->text, text, sizeof text);
+    return error_set(err, qmp_errno(answer->name, answer->text), "%s: %s: %s", client->name, command, text);
+}
+
+int qmp_command_fd(struct qmp *client, const char *command, struct json_object *arguments, int fd,
+                   int timeout_ms, struct json_object **reply, struct error *err)
+{
+    if (client->dead)
+        return report_death(client, err);
+    int64_t deadline = now_ms() + timeout_ms;
+    snprintf(client->waiting_id, sizeof client->waiting_id, "vmsnapfs-%08" PRIx64 "-%" PRIu64,
+             client->session, ++client->commands);
+    cleanup_text struct text line = {0};
+    int rc = make_line(client, command, arguments, &line, err);
+    if (rc < 0) {
+        *client->waiting_id = '\0';
+        return rc;
+    }
+    struct output output = {.bytes = line.data, .length = line.length, .fd = fd};
+    while (rc == 0 && !client->answered)
+        rc = step(client, &output, deadline);
+    *client->waiting_id = '\0';
+    if (!client->answered) {
+        if (rc == -ETIMEDOUT && !client->dead) {
+            char text[128];
+            snprintf(text, sizeof text, "%.64s was not answered within %d ms", command, timeout_ms);
+            die(client, ETIMEDOUT, text);
+        }
+        return report_death(client, err);
+    }
+    client->answered = false;
+    struct qmp_message answer = client->answer;
+    client->answer = (struct qmp_message){0};
+    /* Half a command stays in the peer's way. */
+    if (output.length > 0 && !client->dead)
+        die(client, EPROTO, "it answered a command before it had all of it");
+    if (answer.kind == QMP_ERROR)
+        rc = refuse(client, command, &answer, err);
+    else
+        rc = 0;
+    if (rc == 0 && reply)
+        *reply = json_object_get(answer.body);
+    qmp_message_done(&answer);
+    return rc;
+}
+
+int qmp_command(struct qmp *client, const char *command, struct json_object *arguments, int timeout_ms,
+                struct json_object **reply, struct error *err)
+{
+    return qmp_command_fd(client, command, arguments, -1, timeout_ms, reply, err);
+}
+
+static struct json_object *take_event(struct qmp *client, qmp_event_filter *filter, void *opaque)
+{
+    for (struct queued_event **at = &client->first_event; *at; at = &(*at)->next) {
+        struct queued_event *event = *at;
+        if (filter && !filter(event->message.name, event->message.body, opaque))
+            continue;
+        *at = event->next;
+        if (!*at)
+            client->last_event = at;
+        client->event_count--;
+        client->event_bytes -= event->bytes;
+        struct json_object *root = event->message.root;
+        free(event);
+        return root;
+    }
+    return NULL;
+}
+
+int qmp_event_wait(struct qmp *client, qmp_event_filter *filter, void *opaque, int timeout_ms,
+                   struct json_object **event, struct error *err)
+{
+    int64_t deadline = now_ms() + timeout_ms;
+    int rc = 0;
+    for (;;) {
+        struct json_object *found = take_event(client, filter, opaque);
+        if (found) {
+            if (event)
+                *event = found;
+            else
+                json_object_put(found);
+            return 0;
+        }
+        if (client->dead)
+            return report_death(client, err);
+        if (rc == -ETIMEDOUT)
+            return timeout_ms ? error_set(err, ETIMEDOUT, "%s: what was waited for did not come within %d ms",
+                                          client->name, timeout_ms)
+                              : -ETIMEDOUT;
+        rc = step(client, NULL, deadline);
+    }
+}
+
+/* ---- beginning and end ---- */
+
+static struct qmp *make_client(int *socket, const char *name)
+{
+    struct qmp *client = calloc(1, sizeof *client);
+    char *copy = strdup(name);
+    uint32_t session;
+    if (!client || !copy || getrandom(&session, sizeof session, 0) != (ssize_t)sizeof session) {
+        free(client);
+        free(copy);
+        return NULL;
+    }
+    client->name = copy;
+    client->session = session;
+    client->last_event = &client->first_event;
+    client->fd = steal_fd(socket);
+    return client;
+}
+
+static int greet(struct qmp *client, int timeout_ms, struct error *err)
+{
+    int64_t deadline = now_ms() + timeout_ms;
+    int rc = 0;
+    while (rc == 0 && !client->greeted)
+        rc = step(client, NULL, deadline);
+    if (client->dead)
+        return report_death(client, err);
+    if (!client->greeted)
+        return error_set(err, ETIMEDOUT,
+                         "%s: no greeting within %d ms: it hangs, or another client is connected to this "
+                         "monitor, which serves one at a time",
+                         client->name, timeout_ms);
+    return qmp_command(client, "qmp_capabilities", NULL, left_ms(deadline), NULL, err);
+}
+
+int qmp_take(int *socket, const char *name, int timeout_ms, struct qmp **client, struct error *err)
+{
+    struct qmp *made = make_client(socket, name);
+    if (!made) {
+        close(steal_fd(socket));
+        return error_set(err, ENOMEM, "out of memory");
+    }
+    int rc = greet(made, timeout_ms, err);
+    if (rc < 0) {
+        qmp_free(made);
+        return rc;
+    }
+    *client = made;
+    return 0;
+}
+
+/* A path that is too long for an address is reached through its directory's descriptor. */
+static int make_address(const char *path, int *directory, struct sockaddr_un *address)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) < sizeof address->sun_path) {
+        memcpy(address->sun_path, path, strlen(path) + 1);
+        return 0;
+    }
+    const char *slash = strrchr(path, '/');
+    cleanup_free char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : NULL;
+    if (!folder)
+        return slash ? -ENOMEM : -ENAMETOOLONG;
+    *directory = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*directory < 0)
+        return -errno;
+    int length =
+        snprintf(address->sun_path, sizeof address->sun_path, "/proc/self/fd/%d/%s", *directory, slash + 1);
+    return length > 0 && (size_t)length < sizeof address->sun_path ? 0 : -ENAMETOOLONG;
+}
+
+static int connect_socket(int fd, const char *path, int64_t deadline)
+{
+    cleanup_close int directory = -1;
+    struct sockaddr_un address;
+    int rc = make_address(path, &directory, &address);
+    if (rc < 0)
+        return rc;
+    while (connect(fd, (const struct sockaddr *)&address, sizeof address) < 0) {
+        /* EAGAIN: too many others wait to be accepted. */
+        if (errno != EAGAIN && errno != EINTR)
+            return -errno;
+        if (left_ms(deadline) == 0)
+            return -ETIMEDOUT;
+        poll(NULL, 0, CONNECT_RETRY_MS);
+    }
+    return 0;
+}
+
+int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp **client, struct error *err)
+{
+    int64_t deadline = now_ms() + timeout_ms;
+    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return error_set(err, errno, "no socket: %m");
+    int rc = connect_socket(fd, path, deadline);
+    if (rc == -ECONNREFUSED)
+        return error_set(err, ECONNREFUSED, "%s: nobody listens on %s: its QEMU has ended", name, path);
+    if (rc < 0)
+        return error_set(err, -rc, "%s: no connection to %s: %s", name, path, strerror(-rc));
+    return qmp_take(&fd, name, left_ms(deadline), client, err);
+}
+
+void qmp_free(struct qmp *client)
+{
+    if (!client)
+        return;
+    qmp_events_clear(client);
+    qmp_message_done(&client->answer);
+    text_done(&client->input);
+    close(client->fd);
+    free(client->name);
+    free(client);
+}
+
+void qmp_cut(struct qmp *client)
+{
+    shutdown(client->fd, SHUT_RDWR);
+}
+
+bool qmp_is_dead(const struct qmp *client)
+{
+    return client->dead;
+}
+
+struct qmp_version qmp_version(const struct qmp *client)
+{
+    return client->version;
+}
+
+void qmp_set_explain(struct qmp *client, qmp_explain *explain, void *opaque)
+{
+    client->explain = explain;
+    client->explain_opaque = opaque;
+}

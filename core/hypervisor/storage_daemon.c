@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See storage_daemon.h. */
+#include "hypervisor/storage_daemon.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "format/json_parse.h"
+#include "helper/sandbox.h"
+#include "hypervisor/qmp_arguments.h"
+#include "hypervisor/qmp_message.h"
+
+#define PROGRAM         "qemu-storage-daemon"
+#define EXPLAIN_WAIT_MS 1000 /* between its end of the connection being closed and its own end */
+#define NODE_NAME_MAX   31
+
+_Static_assert(SANDBOX_FIRST_FD == 3, "what the storage daemon is told");
+
+struct storage_daemon {
+    struct helper_process process;
+    struct qmp *qmp;
+    struct json_object *nodes; /* name: the options that it was opened with */
+};
+
+/* ---- nodes ---- */
+
+bool block_node_name_is_legal(const char *name)
+{
+    size_t length = strlen(name);
+    if (length == 0 || length > NODE_NAME_MAX)
+        return false;
+    for (size_t i = 0; i < length; i++) {
+        char byte = name[i];
+        bool letter = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
+        if (!letter && (i == 0 || !byte || !strchr("0123456789-._", byte)))
+            return false;
+    }
+    return true;
+}
+
+static const char *string_in(struct json_object *object, const char *key)
+{
+    struct json_object *value;
+    return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
+}
+
+static bool is_any_of(const char *word, const char *const *words)
+{
+    while (*words && strcmp(word, *words) != 0)
+        words++;
+    return *words;
+}
+
+static bool names_a_node(struct json_object *value)
+{
+    const char *name = json_string_of(value);
+    return name && block_node_name_is_legal(name);
+}
+
+/* Returns what is not spelled out, or NULL. */
+static const char *find_fault(struct json_object *node)
+{
+    static const char *const protocols[] = {"file", "host_device", NULL};
+    static const char *const with_backing[] = {"qcow2", "qcow", "qed", "vmdk", NULL};
+    static const char *const without_backing[] = {"raw", "vpc", "vhdx", "vdi", "parallels", NULL};
+    struct json_object *value;
+    const char *driver = string_in(node, "driver");
+    const char *filename = string_in(node, "filename");
+    if (!driver)
+        return "has no driver";
+    if (is_any_of(driver, protocols))
+        return filename && *filename == '/' ? NULL : "has no absolute file name";
+    bool has_backing = is_any_of(driver, with_backing);
+    if (!has_backing && !is_any_of(driver, without_backing))
+        return "has a driver that is not used here";
+    if (!json_object_object_get_ex(node, "file", &value) || !names_a_node(value))
+        return "does not say by name which node its file is";
+    if (json_object_object_get_ex(node, "data-file", &value) && !names_a_node(value))
+        return "does not say by name which node its data file is";
+    if (has_backing &&
+        (!json_object_object_get_ex(node, "backing", &value) || (value && !names_a_node(value))))
+        return "does not say by name which node its backing file is, or null";
+    return NULL;
+}
+
+static int check_node(struct json_object *node, const char **name, struct error *err)
+{
+    *name = json_object_is_type(node, json_type_object) ? string_in(node, "node-name") : NULL;
+    if (!*name || !block_node_name_is_legal(*name))
+        return error_set(err, EINVAL, "a block node without a legal name");
+    const char *fault = find_fault(node);
+    return fault ? error_set(err, EINVAL, "the block node %s %s", *name, fault) : 0;
+}
+
+int storage_daemon_add_node(struct storage_daemon *daemon, struct json_object *node, int timeout_ms,
+                            struct error *err)
+{
+    const char *name;
+    int rc = check_node(node, &name, err);
+    if (rc < 0)
+        return rc;
+    rc = qmp_command(daemon->qmp, "blockdev-add", node, timeout_ms, NULL, err);
+    if (rc < 0)
+        return rc;
+    /* A copy: the caller may go on with his. */
+    struct json_object *copy = NULL;
+    if (json_object_deep_copy(node, &copy, NULL) < 0 ||
+        json_object_object_add(daemon->nodes, name, copy) < 0) {
+        json_object_put(copy);
+        return error_set(err, ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
+int storage_daemon_delete_node(struct storage_daemon *daemon, const char *node_name, int timeout_ms,
+                               struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add_string(&arguments, "node-name", node_name);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    int rc = qmp_command(daemon->qmp, "blockdev-del", arguments, timeout_ms, NULL, err);
+    if (rc == 0)
+        json_object_object_del(daemon->nodes, node_name);
+    return rc;
+}
+
+int storage_daemon_flush(struct storage_daemon *daemon, const char *node_name, const char *backing,
+                         int timeout_ms, struct error *err)
+{
+    struct json_object *node, *value;
+    if (!json_object_object_get_ex(daemon->nodes, node_name, &node))
+        return error_set(err, ENODEV, PROGRAM ": there is no node %s", node_name);
+    struct json_object *options = json_object_new_object();
+    json_object_object_foreach(node, key, member)
+    {
+        if (member && strcmp(key, "backing") != 0 && strcmp(key, "read-only") != 0)
+            qmp_add(&options, key, json_object_get(member));
+    }
+    if (options && json_object_object_get_ex(node, "backing", &value) &&
+        json_object_object_add(options, "backing", backing ? json_object_new_string(backing) : NULL) < 0) {
+        json_object_put(options);
+        options = NULL;
+    }
+    qmp_add_bool(&options, "read-only", false); /* as a job that writes to it has made it */
+    struct json_object *list = json_object_new_array();
+    qmp_append(&list, options);
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add(&arguments, "options", list);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_command(daemon->qmp, "blockdev-reopen", arguments, timeout_ms, NULL, err);
+}
+
+/* ---- beginning and end ---- */
+
+/* How it ended, once it has; `*status` as waitid gives it. False while it runs. */
+static bool await_end(const struct helper_process *process, int timeout_ms, siginfo_t *status)
+{
+    struct pollfd poll_fd = {.fd = process->pidfd, .events = POLLIN};
+    int ready;
+    do
+        ready = poll(&poll_fd, 1, timeout_ms);
+    while (ready < 0 && errno == EINTR);
+    *status = (siginfo_t){0};
+    if (ready <= 0)
+        return false;
+    return waitid(P_PID, (id_t)process->pid, status, WEXITED | WNOHANG | WNOWAIT) == 0 && status->si_pid > 0;
+}
+
+/* Says how it ended, and what it had to say: qmp_explain. */
+static void explain_end(void *opaque, char *text, size_t size)
+{
+    const struct storage_daemon *daemon = opaque;
+    siginfo_t status;
+    char said[ERROR_TEXT_MAX / 2], clean[ERROR_TEXT_MAX / 4];
+    bool ended = await_end(&daemon->process, EXPLAIN_WAIT_MS, &status);
+    sandbox_stderr(&daemon->process, said, sizeof said);
+    qmp_clean_text(said, clean, sizeof clean);
+    const char *colon = *clean ? ": " : "";
+    if (!ended)
+        snprintf(text, size, "it still runs%s%s", colon, clean);
+    else if (status.si_code == CLD_EXITED)
+        snprintf(text, size, "it ended with status %d%s%s", status.si_status, colon, clean);
+    else
+        snprintf(text, size, "it was ended by signal %d%s%s", status.si_status, colon, clean);
+}
+
+static int start_process(const struct storage_daemon_spec *spec, struct storage_daemon *daemon, int *ours,
+                         struct error *err)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return error_set(err, errno, "no socket for " PROGRAM ": %m");
+    cleanup_close int mine = ends[0], theirs = ends[1];
+    static const char *const argv[] = {PROGRAM,     "--chardev",       "socket,id=monitor,fd=3",
+                                       "--monitor", "chardev=monitor", NULL};
+    const struct sandbox_spec sandbox = {
+        .argv = argv,
+        .read_paths = spec->read_paths,
+        .write_paths = spec->write_paths,
+        .pass_fds = &theirs,
+        .pass_fd_count = 1,
+        .memory_bytes = spec->memory_bytes,
+        .without_landlock = spec->without_landlock,
+    };
+    int rc = sandbox_start(&sandbox, &daemon->process, err);
+    if (rc == 0)
+        *ours = steal_fd(&mine);
+    return rc;
+}
+
+static int start(const struct storage_daemon_spec *spec, struct storage_daemon *daemon, struct error *err)
+{
+    int ours = -1;
+    const char *name;
+    for (size_t i = 0; i < spec->node_count; i++) {
+        int rc = check_node(spec->nodes[i], &name, err);
+        if (rc < 0)
+            return rc;
+    }
+    int rc = start_process(spec, daemon, &ours, err);
+    if (rc < 0)
+        return rc;
+    rc = qmp_take(&ours, PROGRAM, spec->timeout_ms, &daemon->qmp, err);
+    if (rc < 0) {
+        char why[ERROR_TEXT_MAX / 2];
+        explain_end(daemon, why, sizeof why);
+        return error_set(err, -rc, "%s: %s", err ? err->text : "", why);
+    }
+    qmp_set_explain(daemon->qmp, explain_end, daemon);
+    for (size_t i = 0; i < spec->node_count && rc == 0; i++)
+        rc = storage_daemon_add_node(daemon, spec->nodes[i], spec->timeout_ms, err);
+    return rc;
+}
+
+int storage_daemon_start(const struct storage_daemon_spec *spec, struct storage_daemon **daemon,
+                         struct error *err)
+{
+    struct storage_daemon *made = calloc(1, sizeof *made);
+    struct json_object *nodes = json_object_new_object();
+    if (!made || !nodes) {
+        free(made);
+        json_object_put(nodes);
+        return error_set(err, ENOMEM, "out of memory");
+    }
+    made->nodes = nodes;
+    int rc = start(spec, made, err);
+    if (rc < 0) {
+        storage_daemon_stop(made, spec->timeout_ms, NULL);
+        return rc;
+    }
+    *daemon = made;
+    return 0;
+}
+
+struct qmp *storage_daemon_qmp(struct storage_daemon *daemon)
+{
+    return daemon->qmp;
+}
+
+pid_t storage_daemon_pid(const struct storage_daemon *daemon)
+{
+    return daemon->process.pid;
+}
+
+static int quit(struct storage_daemon *daemon, int timeout_ms, struct error *err)
+{
+    /* It may close the connection before its answer has gone out; how it ends is what counts. */
+    bool asked = daemon->qmp && !qmp_is_dead(daemon->qmp);
+    if (asked) {
+        qmp_set_explain(daemon->qmp, NULL, NULL);
+        qmp_command(daemon->qmp, "quit", NULL, timeout_ms, NULL, NULL);
+    }
+    siginfo_t status;
+    if (!await_end(&daemon->process, asked ? timeout_ms : 0, &status))
+        return error_set(err, ETIMEDOUT, PROGRAM " did not end within %d ms and was killed", timeout_ms);
+    if (asked && status.si_code == CLD_EXITED && status.si_status == 0)
+        return 0;
+    char why[ERROR_TEXT_MAX / 2];
+    explain_end(daemon, why, sizeof why);
+    return error_set(err, EIO, PROGRAM ": %s", why);
+}
+
+int storage_daemon_stop(struct storage_daemon *daemon, int timeout_ms, struct error *err)
+{
+    if (!daemon)
+        return 0;
+    int rc = daemon->process.pid > 0 ? quit(daemon, timeout_ms, err) : 0;
+    qmp_free(daemon->qmp);
+    sandbox_end(&daemon->process, 0);
+    json_object_put(daemon->nodes);
+    free(daemon);
+    return rc;
+}
