@@ -137,11 +137,8 @@ static void render_disk(const struct disk *disk, unsigned entry, struct text *te
 
 static void render_created(const struct snapshot *snapshot, struct text *text)
 {
-    struct tm utc;
-    char when[32];
-    gmtime_r(&snapshot->created.tv_sec, &utc);
-    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &utc);
-    text_printf(text, "%s.%09ldZ\n", when, snapshot->created.tv_nsec);
+    text_append_time(text, snapshot->created.tv_sec, 'T');
+    text_printf(text, ".%09ldZ\n", snapshot->created.tv_nsec);
 }
 
 static void render_missing(const struct domain *domain, const struct snapshot *snapshot, struct text *text)

@@ -207,13 +207,22 @@ static void open_text(fuse_req_t request, const struct place *place, struct fuse
     reply_text(request, place, file, &text);
 }
 
+/* Nobody waits for it any more. */
+static bool is_unwanted(void *opaque)
+{
+    struct disk_request *work = opaque;
+    return atomic_load(&work->answered) || atomic_load(&work->service->ending);
+}
+
 /* The one small file that takes reading images: always in the slow lane. */
 static void open_unique_bytes(void *opaque)
 {
     struct disk_request *work = opaque;
     struct text text = {0};
     struct error err = {0};
-    int result = unique_bytes_render(work->service->env.locate, work->catalog, &work->place, &text, &err);
+    const struct unique_stop stop = {.wanted = is_unwanted, .opaque = work};
+    int result =
+        unique_bytes_render(work->service->env.locate, work->catalog, &work->place, &stop, &text, &err);
     if (!claim(work)) {
         text_done(&text);
     } else if (result == 0) {

@@ -154,17 +154,23 @@ static int parse_group(const char *value, gid_t *gid)
 
 /* --- one option --- */
 
-static bool is_mount_flag(const char *name)
+static bool is_one_of(const char *name, const char *const *names)
 {
-    static const char *const flags[] = {"suid",        "nosuid",   "dev",        "nodev",    "exec",
-                                        "noexec",      "atime",    "noatime",    "async",    "sync",
-                                        "dirsync",     "diratime", "nodiratime", "relatime", "norelatime",
-                                        "strictatime", NULL};
-    for (const char *const *flag = flags; *flag; flag++)
-        if (strcmp(name, *flag) == 0)
+    for (; *names; names++)
+        if (strcmp(name, *names) == 0)
             return true;
     return false;
 }
+
+/* Flags that libfuse hands on. */
+static const char *const mount_flags_passed[] = {"suid",  "nosuid",  "dev",   "nodev", "exec",    "noexec",
+                                                 "atime", "noatime", "async", "sync",  "dirsync", NULL};
+
+/* Flags that libfuse may not know, and that change nothing here: the times of files never change. Permissions
+ * are checked whether or not it is said. */
+static const char *const flags_without_effect[] = {
+    "diratime",      "nodiratime", "relatime",   "norelatime",          "strictatime",
+    "nostrictatime", "lazytime",   "nolazytime", "default_permissions", NULL};
 
 /* `text` is NAME or NAME=VALUE. */
 static int apply_option(struct options *options, char *text, struct text *mount_flags, struct error *err)
@@ -183,9 +189,9 @@ static int apply_option(struct options *options, char *text, struct text *mount_
             options->allow_other = true;
         else if (strcmp(text, "debug") == 0)
             options->debug = true;
-        else if (is_mount_flag(text))
+        else if (is_one_of(text, mount_flags_passed))
             text_printf(mount_flags, "%s%s", mount_flags->length ? "," : "", text);
-        else if (strcmp(text, "default_permissions") != 0) /* always on */
+        else if (!is_one_of(text, flags_without_effect))
             return error_set(err, EINVAL, "unknown option '%s'; vmsnapfs -h lists them", text);
         return 0;
     }
@@ -276,6 +282,10 @@ static int parse_arguments(int argc, char *const *argv, struct options *options,
         return result;
     if (argc - optind != 2)
         return error_set(err, EINVAL, "usage: vmsnapfs [-f] [-o OPTIONS] SOURCE MOUNTPOINT");
+    /* Empty would come to mean the present directory: a store made, or a mount laid, where nobody asked. */
+    if (!argv[optind][0] || !argv[optind + 1][0])
+        return error_set(err, EINVAL, "%s is empty; it must name a directory",
+                         argv[optind][0] ? "MOUNTPOINT" : "SOURCE");
     options->source = strdup(argv[optind]);
     options->mountpoint = strdup(argv[optind + 1]);
     return options->source && options->mountpoint ? 0 : error_set(err, ENOMEM, "out of memory");

@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "attributes.h"
 #include "catalog/catalog.h"
 #include "content.h"
@@ -32,6 +34,7 @@ struct service {
     struct invalidator *invalidator;
     struct drop_behind *drop_behind; /* for what the kernel reads by itself */
     int source_fd;                   /* of the source directory, for statfs */
+    atomic_bool ending;              /* what takes long gives up */
 };
 
 /* The service of a request. */

@@ -203,6 +203,7 @@ static int mount_session(struct session *session, struct error *err)
 static void session_done(struct session *session)
 {
     struct service *service = &session->service;
+    atomic_store(&service->ending, true);
     /* Whoever still writes to /dev/fuse ends before it is closed, which unmounting does. */
     invalidator_stop(service->invalidator);
     read_ahead_stop(service->ahead);

@@ -75,11 +75,8 @@ static void draw_line(const struct domain *domain, const struct drawn *drawn, si
         text_append_string(text, branches.data[i] == '|' ? "│   " : "    ");
     text_done(&branches);
 
-    struct tm utc;
-    char when[32];
-    gmtime_r(&snapshot->created.tv_sec, &utc);
-    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &utc);
-    text_printf(text, "%s%s  %s", drawn[index].next == NONE ? "└── " : "├── ", snapshot->name, when);
+    text_printf(text, "%s%s  ", drawn[index].next == NONE ? "└── " : "├── ", snapshot->name);
+    text_append_time(text, snapshot->created.tv_sec, ' ');
     if (snapshot->memory_size)
         text_append_string(text, "  memory");
     if (snapshot->is_protected)

@@ -29,7 +29,7 @@ static const struct layer *only_overlay(const struct catalog *catalog, const str
 }
 
 int unique_bytes_render(const struct locate *locate, const struct catalog *catalog, const struct place *place,
-                        struct text *text, struct error *err)
+                        const struct unique_stop *stop, struct text *text, struct error *err)
 {
     const struct snapshot *snapshot = place->snapshot;
     cleanup_free const struct layer **overlays = calloc(snapshot->frozen_count + 1, sizeof *overlays);
@@ -39,7 +39,7 @@ int unique_bytes_render(const struct locate *locate, const struct catalog *catal
         if (!snapshot->frozen[i].internal)
             overlays[i] = only_overlay(catalog, snapshot->frozen[i].layer);
     uint64_t bytes;
-    int result = unique_bytes_count(locate, place->domain, snapshot, overlays, &bytes, err);
+    int result = unique_bytes_count(locate, place->domain, snapshot, overlays, stop, &bytes, err);
     if (result == 0)
         text_printf(text, "%*llu\n", UNIQUE_BYTES_DIGITS, (unsigned long long)bytes);
     return result;

@@ -6,8 +6,9 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "image/locate.h"
+#include "image/unique.h"
 #include "tree.h"
 
 /* Appends the number and a newline, as wide as content_render says. Errors: those of unique_bytes_count. */
 int unique_bytes_render(const struct locate *locate, const struct catalog *catalog, const struct place *place,
-                        struct text *text, struct error *err);
+                        const struct unique_stop *stop, struct text *text, struct error *err);

@@ -64,6 +64,16 @@ void text_printf(struct text *text, const char *format, ...)
     va_end(again);
 }
 
+void text_append_time(struct text *text, time_t seconds, char between)
+{
+    struct tm utc;
+    if (gmtime_r(&seconds, &utc))
+        text_printf(text, "%04lld-%02d-%02d%c%02d:%02d:%02d", utc.tm_year + 1900LL, utc.tm_mon + 1,
+                    utc.tm_mday, between, utc.tm_hour, utc.tm_min, utc.tm_sec);
+    else
+        text_printf(text, "@%lld", (long long)seconds);
+}
+
 char *text_steal(struct text *text)
 {
     char *data = NULL;

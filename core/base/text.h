@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 
@@ -22,6 +23,10 @@ struct text {
 void text_append(struct text *text, const void *bytes, size_t length);
 void text_append_string(struct text *text, const char *string);
 void text_printf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Appends a time in UTC: "2026-11-21", `between`, "15:04:05"; one for which the calendar has no year, as a
+ * file can have, as "@" and its seconds. */
+void text_append_time(struct text *text, time_t seconds, char between);
 
 /* Gives the terminated string away (the caller frees it) and leaves the text empty; NULL where memory ran
  * out. */

@@ -19,7 +19,7 @@
 int serials_init(struct serials *serials, int directory, int *found, struct error *err)
 {
     char text[32] = "";
-    cleanup_close int fd = openat(directory, FILE_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    cleanup_close int fd = openat(directory, FILE_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && errno != ENOENT)
         return error_set(err, errno, FILE_NAME ": %s", strerror(errno));
     ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);

@@ -157,7 +157,9 @@ static int open_content(struct store *store, struct error *err)
     if (r < 0)
         return r;
     if (version > VERSION) {
-        log_warning("%s: its format is of a newer version; it is only read", store->path);
+        log_warning("%s: %s; it is only read", store->path,
+                    version == UINT32_MAX ? "its file 'version' can't be understood"
+                                          : "its format is of a newer version");
         become_read_only(store);
     }
     r = make_directory(store->top, "domains", !store->read_only, &store->domains);

@@ -91,6 +91,14 @@ def test_what_mount_shows():
             assert option in line[3].split(","), line[3]
 
 
+def test_flags_of_every_mount():
+    """Each flag that mount(8) tells of is taken, also those that change nothing here"""
+    flags = "suid nosuid dev nodev exec noexec atime noatime async sync dirsync diratime nodiratime relatime norelatime strictatime lazytime"
+    for flag in flags.split():
+        with Mounted(lambda source: make.snapshot(make.image(source, "web1.qcow2"), "clean"), options=flag) as mount:
+            equal(mount.snapshots("web1"), ["clean"], flag)
+
+
 def test_signals_end_it():
     """SIGTERM, SIGINT and SIGHUP unmount and end the daemon"""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -140,6 +148,8 @@ def test_refused_mounts():
         ([], 1, "usage|SOURCE|source"),
         ([source], 1, "usage|MOUNTPOINT|mount ?point"),
         ([source, mountpoint, "more"], 1, "usage|more"),
+        (["", mountpoint], 1, "SOURCE is empty"),
+        ([source, ""], 1, "MOUNTPOINT is empty"),
         (["-x", source, mountpoint], 1, "x"),
         (["-o", "nonsense", source, mountpoint], 1, "nonsense"),
         (["-o", "cache=much", source, mountpoint], 1, "cache"),

@@ -320,6 +320,24 @@ static void a_newer_version_is_only_read(void **unused)
     state_domain_free(state);
 }
 
+static void a_fifo_in_place_of_a_file_holds_nothing_up(void **unused)
+{
+    struct store *store = open_store(false);
+    struct state_domain *state = make_state(5, "web1", 1), **loaded;
+    save(store, state);
+    store_close(store);
+    run("rm -f .vmsnapfs/serials && mkfifo .vmsnapfs/serials");
+    store = open_store(false);
+    assert_int_equal(load(store, &loaded), 1);
+    free_all(loaded, 1);
+    uint64_t serial;
+    assert_int_equal(store_next_serial(store, &serial, NULL), 0);
+    assert_true(serial > 5);
+    store_close(store);
+    run("test -f .vmsnapfs/serials");
+    state_domain_free(state);
+}
+
 static void a_damaged_state_is_left_alone(void **unused)
 {
     struct store *store = open_store(false);
@@ -659,6 +677,7 @@ int main(void)
         TEST(read_only_writes_nothing),
         TEST(where_nothing_can_be_written_it_is_read_only),
         TEST(a_newer_version_is_only_read),
+        TEST(a_fifo_in_place_of_a_file_holds_nothing_up),
         TEST(a_damaged_state_is_left_alone),
         TEST(numbers_that_two_state_files_hold_are_refused),
         TEST(no_text_breaks_the_parser),

@@ -3,6 +3,7 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,25 @@ static void an_empty_text_is_an_empty_string(void **state)
     char *data = text_steal(&text);
     assert_string_equal(data, "");
     free(data);
+}
+
+static void a_time_without_a_year_is_told_in_seconds(void **state)
+{
+    static const struct {
+        time_t seconds;
+        const char *told;
+    } times[] = {
+        {0, "1970-01-01T00:00:00"},
+        {-1, "1969-12-31T23:59:59"},
+        {253402300800, "10000-01-01T00:00:00"},
+        {INT64_MAX, "@9223372036854775807"},
+        {INT64_MIN, "@-9223372036854775808"},
+    };
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        cleanup_text struct text text = {0};
+        text_append_time(&text, times[i].seconds, 'T');
+        assert_string_equal(text.data, times[i].told);
+    }
 }
 
 static void a_prefix_keeps_the_end_in_bounds(void **state)
@@ -57,6 +77,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_grows_and_is_given_away),
         cmocka_unit_test(an_empty_text_is_an_empty_string),
+        cmocka_unit_test(a_time_without_a_year_is_told_in_seconds),
         cmocka_unit_test(a_prefix_keeps_the_end_in_bounds),
         cmocka_unit_test(an_error_may_quote_itself),
     };

@@ -67,7 +67,8 @@ static uint64_t unique_of(const char *name, const char *tag)
     struct domain domain = {.disks = &disk, .disk_count = 1};
     uint64_t bytes = UINT64_MAX;
     assert_int_equal(
-        unique_bytes_count(locate, &domain, &snapshot, (const struct layer *[]){NULL}, &bytes, &err), 0);
+        unique_bytes_count(locate, &domain, &snapshot, (const struct layer *[]){NULL}, NULL, &bytes, &err),
+        0);
     qcow2_snapshots_done(&snapshots);
     qcow2_header_done(&header);
     fclose(file);
@@ -131,22 +132,67 @@ static void a_layer_has_what_the_one_above_wrote_anew(void **state)
     struct error err;
     uint64_t bytes;
     assert_int_equal(
-        unique_bytes_count(locate, &domain, &snapshot, (const struct layer *[]){&top}, &bytes, &err), 0);
+        unique_bytes_count(locate, &domain, &snapshot, (const struct layer *[]){&top}, NULL, &bytes, &err),
+        0);
     assert_int_equal(bytes, 3 * MIB);
     assert_int_equal(
-        unique_bytes_count(locate, &domain, &snapshot, (const struct layer *[]){NULL}, &bytes, &err), 0);
+        unique_bytes_count(locate, &domain, &snapshot, (const struct layer *[]){NULL}, NULL, &bytes, &err),
+        0);
     assert_int_equal(bytes, 0);
     unlink(top_path);
     bytes = 42;
     assert_int_equal(
-        unique_bytes_count(locate, &domain, &snapshot, (const struct layer *[]){&top}, &bytes, &err),
+        unique_bytes_count(locate, &domain, &snapshot, (const struct layer *[]){&top}, NULL, &bytes, &err),
         -ENOENT);
     assert_int_equal(bytes, 42);
+}
+
+struct asked {
+    unsigned times, until;
+};
+
+static bool is_asked(void *opaque)
+{
+    struct asked *asked = opaque;
+    return ++asked->times > asked->until;
+}
+
+/* Also in a hole, of which a visitor hears only when it ends. */
+static void counting_can_be_stopped(void **state)
+{
+    run("rm -f *; qemu-img create -f qcow2 base.qcow2 8T; "
+        "qemu-img create -f qcow2 -b base.qcow2 -F qcow2 base.top");
+    char base_path[256], top_path[256];
+    snprintf(base_path, sizeof base_path, "%s/base.qcow2", directory);
+    snprintf(top_path, sizeof top_path, "%s/base.top", directory);
+    struct layer base = {.path = base_path, .format = IMAGE_FORMAT_QCOW2};
+    struct layer top = {.path = top_path, .format = IMAGE_FORMAT_QCOW2, .backing = &base, .active = true};
+    struct internal_snapshot internal = {.l1_table_offset = 3 * 64 * KIB, .l1_size = 16384};
+    struct disk disk = {.active = &top};
+    struct domain domain = {.disks = &disk, .disk_count = 1};
+    struct frozen cases[] = {{.disk = &disk, .layer = &base},
+                             {.disk = &disk, .layer = &base, .internal = &internal}};
+    for (size_t i = 0; i < 2; i++) {
+        struct snapshot snapshot = {.frozen = &cases[i], .frozen_count = 1};
+        const struct layer *const overlays[] = {&top};
+        struct asked asked = {.until = 3};
+        const struct unique_stop stop = {.wanted = is_asked, .opaque = &asked};
+        struct error err = {0};
+        uint64_t bytes = 42;
+        assert_int_equal(unique_bytes_count(locate, &domain, &snapshot, overlays, &stop, &bytes, &err),
+                         -ECANCELED);
+        assert_int_equal(bytes, 42);
+        assert_int_equal(asked.times, 4);
+        asked.until = UINT32_MAX;
+        assert_int_equal(unique_bytes_count(locate, &domain, &snapshot, overlays, &stop, &bytes, &err), 0);
+        assert_int_equal(bytes, 0);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(counting_can_be_stopped),
         cmocka_unit_test(what_was_overwritten_since_is_the_snapshots_own),
         cmocka_unit_test(compressed_clusters_are_counted_where_they_lie),
         cmocka_unit_test(a_layer_has_what_the_one_above_wrote_anew),
