@@ -294,6 +294,40 @@ static void what_keeps_layers_apart(void **state)
     world_end(&w);
 }
 
+/* Between two files of ours, what somebody laid on top decides: his file is not written, nor its header. */
+static void a_file_of_somebodys_on_top_is_never_written(void **state)
+{
+    for (int larger_below = 0; larger_below < 2; larger_below++) {
+        struct world w;
+        uint64_t foreign;
+        world_start(&w);
+        create(&w, "a", DISK_EXTERNAL);
+        create(&w, "b", DISK_EXTERNAL);
+        uint64_t lower = layer_of(&w, "b"), upper = active_of(&w);
+        create(&w, "c", DISK_EXTERNAL);
+        assert_int_equal(layer_set_add(&w.layers, upper, false, &foreign), 0);
+        node_of(&w, lower)->size = larger_below ? 10 : 9;
+        node_of(&w, upper)->size = larger_below ? 9 : 10;
+        delete_ok(&w, "b", DELETE_ONE);
+        /* The other way, whatever the sizes: the header of what lies on top stays as it is. */
+        assert_int_equal(survey_of(&w, lower)->fate, LAYER_INTO_CHILD);
+        do_next(&w, RECLAIM_INTO_CHILD, lower, upper);
+        assert_int_equal(node_of(&w, foreign)->backing, upper);
+        nothing_left(&w);
+        world_end(&w);
+    }
+    struct world w;
+    uint64_t ours, foreign;
+    world_start(&w);
+    assert_int_equal(layer_set_add(&w.layers, 0, true, &ours), 0);
+    assert_int_equal(layer_set_add(&w.layers, ours, false, &foreign), 0);
+    assert_int_equal(survey_of(&w, ours)->fate, LAYER_UNSEEN);
+    nothing_left(&w);
+    never(&w, RECLAIM_INTO_CHILD, ours, foreign);
+    never(&w, RECLAIM_INTO_PARENT, foreign, ours);
+    world_end(&w);
+}
+
 static void a_file_of_the_users_is_left_where_it_is(void **state)
 {
     struct world w;
@@ -350,6 +384,7 @@ int main(void)
         cmocka_unit_test(an_internal_snapshot_that_nobody_deleted_is_never_dropped),
         cmocka_unit_test(a_domain_that_left_its_file_comes_home),
         cmocka_unit_test(what_keeps_layers_apart),
+        cmocka_unit_test(a_file_of_somebodys_on_top_is_never_written),
         cmocka_unit_test(a_file_of_the_users_is_left_where_it_is),
         cmocka_unit_test(what_must_wait_holds_up_nothing_else),
     };
