@@ -89,10 +89,19 @@ static uint64_t begin_of_batch(struct open_disk *disk, uint64_t offset)
     return frozen_disk_piece_end(disk->disk, offset, PIECE_MAX);
 }
 
+static bool is_ending(struct read_ahead *ahead)
+{
+    pthread_mutex_lock(&ahead->lock);
+    bool ending = ahead->ending;
+    pthread_mutex_unlock(&ahead->lock);
+    return ending;
+}
+
+/* In a batch of small pieces, each of which takes long to find, the end of the mount is not waited for. */
 static void store_batch(struct read_ahead *ahead, struct open_disk *disk, uint64_t from)
 {
     uint64_t stored = 0, size = frozen_disk_size(disk->disk);
-    while (stored < BATCH_BYTES && from < size) {
+    while (stored < BATCH_BYTES && from < size && !is_ending(ahead)) {
         int64_t begin = frozen_disk_seek(disk->disk, from, SEEK_DATA);
         uint64_t end = begin < 0 ? 0 : frozen_disk_piece_end(disk->disk, (uint64_t)begin, PIECE_MAX);
         if (end == 0)

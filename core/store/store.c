@@ -173,14 +173,15 @@ static int open_content(struct store *store, struct error *err)
     int found = 0;
     r = serials_init(&store->serials, store->top, &found, err);
     if (r < 0)
-        return r;
+        return error_prefix(err, "%s", store->path), r;
     store->serials_lost = !found;
     if (store->read_only)
         return 0;
     replace_file_clean(store->top);
     replace_file_clean(store->domains);
     /* Last: what has a version is whole. */
-    return version == 0 ? replace_file(store->top, "version", "1\n", 2, err) : 0;
+    r = version == 0 ? replace_file(store->top, "version", "1\n", 2, err) : 0;
+    return r < 0 ? (error_prefix(err, "%s", store->path), r) : 0;
 }
 
 int store_open(const char *source, bool read_only, struct store **store, struct error *err)
@@ -203,9 +204,11 @@ int store_open(const char *source, bool read_only, struct store **store, struct 
         r = open_and_lock(made, fd, source, &why);
         if (r == 0 && made->top >= 0)
             r = open_content(made, &why);
-        if (r < 0 && made->read_only) {
-            /* Everything can be read without it; only the numbers are others. */
-            log_warning("the store is not used: %s", why.text);
+        if (r < 0 && (made->read_only || r == -ENOSPC || r == -EDQUOT)) {
+            /* Everything can be read without it; only the numbers are others. A full disk must not keep
+             * anybody from backing up what is on it. */
+            log_warning("the store is not used: %s%s", why.text,
+                        made->read_only ? "" : "; nothing is written, as with -o ro");
             forget_directories(made);
             r = 0;
         } else if (r < 0) {

@@ -78,10 +78,10 @@ void state_domain_free(struct state_domain *state);
 /*
  * Opens the store in the directory `source` (absolute), making it if it is not there and `read_only` is
  * false, and locks it. With `read_only`, or where the directory can't be written (EROFS, EACCES), what is
- * there is read, nothing is locked or written, and store_is_read_only tells so. Errors: EBUSY with the
- * holder's host and pid (after two seconds, since a daemon that was unmounted may still be ending); EPERM
- * (owner or mode of the store); EIO. A newer version than ours is opened read-only, with a warning in the
- * log.
+ * there is read, nothing is locked or written, and store_is_read_only tells so; so it does where there is no
+ * room for a new store. Errors: EBUSY with the holder's host and pid (after two seconds, since a daemon that
+ * was unmounted may still be ending); EPERM (owner or mode of the store); EIO. A newer version than ours is
+ * opened read-only, with a warning in the log.
  */
 int store_open(const char *source, bool read_only, struct store **store, struct error *err);
 

@@ -191,6 +191,33 @@ def test_read_only_source():
         run("umount", mount.source)
 
 
+def test_full_source():
+    """A source on a file system without room for the store is shown all the same; with room again it has one"""
+    checks.need_root()
+    mount = Mounted(expected=["the store is not used"])
+    run("mount", "-t", "tmpfs", "-o", "size=16M", "none", mount.source)
+    try:
+        path = make.image(mount.source, "vm.qcow2")
+        make.write(path, "7 0 1M")
+        make.snapshot(path, "clean")
+        with open(os.path.join(mount.source, "fill"), "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError as error:
+                equal(error.errno, errno.ENOSPC)
+        with mount:
+            equal(mount.read(mount.frozen("vm", "clean"))[: make.MIB], bytes([7]) * make.MIB)
+            fails_with(errno.EROFS, os.mkdir, mount.path("vm", "snapshots", "new"))
+            mount.unmount()
+            os.unlink(os.path.join(mount.source, "fill"))
+            mount.mount()
+            fails_with(errno.EOPNOTSUPP, os.mkdir, mount.path("vm", "snapshots", "new"))
+            assert os.path.exists(os.path.join(mount.source, ".vmsnapfs", "version"))
+    finally:
+        run("umount", mount.source)
+
+
 def test_ro_writes_nothing():
     """With -o ro the source stays as it was, to the last byte and time"""
     mount = Mounted(options="ro")
