@@ -207,6 +207,7 @@ static void session_done(struct session *session)
     /* Whoever still writes to /dev/fuse ends before it is closed, which unmounting does. */
     invalidator_stop(service->invalidator);
     read_ahead_stop(service->ahead);
+    frozen_disks_end();
     slow_lane_free(service->slow);
     if (session->mounted)
         fuse_session_unmount(session->fuse);

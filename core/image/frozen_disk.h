@@ -54,6 +54,11 @@ uint64_t frozen_disk_size(const struct frozen_disk *disk);
  */
 bool frozen_disk_is_slow(const struct frozen_disk *disk);
 
+/*
+ * The program ends: whoever waits for a helper fails soon, as does whoever would begin to. Any thread, once.
+ */
+void frozen_disks_end(void);
+
 enum read_hint {
     READ_KEEP, /* somebody may read it again */
     READ_ONCE, /* a long sequential read: what was not in the host's page cache before need not stay in it */

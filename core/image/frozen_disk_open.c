@@ -5,6 +5,12 @@
 
 #include "base/cleanup.h"
 #include "image/frozen_disk_chain.h"
+#include "image/nbd_session.h"
+
+void frozen_disks_end(void)
+{
+    nbd_sessions_end();
+}
 
 /* Nobody knows how long a disk on the network is before somebody connects to it. */
 static int check_sizes(const struct frozen_disk_env *env, const struct frozen *frozen,

@@ -161,7 +161,9 @@ static void bury(struct nbd_helper *helper, struct nbd_session *session, int why
 {
     char said[256];
     nbd_session_said(session, said, sizeof said);
-    if (why == -ECONNABORTED)
+    if (why == -ECANCELED)
+        log_debug("%s: qemu-nbd is ended with the program", helper->spec.path);
+    else if (why == -ECONNABORTED)
         log_warning("%s: can't be read%s%s; it is connected to anew", helper->spec.path, *said ? ": " : "",
                     said);
     else if (why == -ETIMEDOUT)
@@ -179,7 +181,8 @@ static void connection_return(struct nbd_helper *helper, unsigned connection, in
     pthread_mutex_lock(&helper->lock);
     helper->busy[connection] = false;
     helper->busy_count--;
-    if ((rc == -ETIMEDOUT || rc == -ECONNRESET || rc == -ECONNABORTED) && !helper->broken) {
+    if ((rc == -ETIMEDOUT || rc == -ECONNRESET || rc == -ECONNABORTED || rc == -ECANCELED) &&
+        !helper->broken) {
         helper->broken = rc;
         nbd_session_cut(helper->session);
     }

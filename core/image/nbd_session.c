@@ -16,9 +16,11 @@
 #include <inttypes.h>
 #include <libnbd.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -94,6 +96,22 @@ static int make_sockets(int *listener, int *connections, struct error *err)
 
 /* ---- waiting ---- */
 
+/* Becomes readable at the end; -1 where there are no descriptors left: then the end waits for what hangs. */
+static int ending = -1;
+static pthread_once_t ending_once = PTHREAD_ONCE_INIT;
+
+static void make_ending(void)
+{
+    ending = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+}
+
+void nbd_sessions_end(void)
+{
+    pthread_once(&ending_once, make_ending);
+    if (ending >= 0)
+        eventfd_write(ending, 1);
+}
+
 /*
  * Lets the connection work until the command `cookie` is done, or, with 0, until the handshake is. What
  * counts against the limit is the time in which nothing moves.
@@ -109,19 +127,21 @@ static int await(struct nbd_handle *nbd, int64_t cookie, int stall_ms)
         if (done < 0)
             return -EIO;
         unsigned direction = nbd_aio_get_direction(nbd);
-        struct pollfd poll_fd = {.fd = nbd_aio_get_fd(nbd)};
+        struct pollfd poll_fds[] = {{.fd = nbd_aio_get_fd(nbd)}, {.fd = ending, .events = POLLIN}};
         if (direction & LIBNBD_AIO_DIRECTION_READ)
-            poll_fd.events |= POLLIN;
+            poll_fds[0].events |= POLLIN;
         if (direction & LIBNBD_AIO_DIRECTION_WRITE)
-            poll_fd.events |= POLLOUT;
-        int ready = poll(&poll_fd, 1, stall_ms);
+            poll_fds[0].events |= POLLOUT;
+        int ready = poll(poll_fds, 2, stall_ms);
         if (ready == 0)
             return -ETIMEDOUT;
+        if (ready > 0 && poll_fds[1].revents)
+            return -ECANCELED;
         if (ready < 0 && errno != EINTR)
             return -ECONNRESET;
         /* What these return shows in the state of the connection. */
         if (ready > 0 && (direction & LIBNBD_AIO_DIRECTION_READ) &&
-            (poll_fd.revents & (POLLIN | POLLHUP | POLLERR)))
+            (poll_fds[0].revents & (POLLIN | POLLHUP | POLLERR)))
             nbd_aio_notify_read(nbd);
         else if (ready > 0 && (direction & LIBNBD_AIO_DIRECTION_WRITE))
             nbd_aio_notify_write(nbd);
@@ -256,6 +276,10 @@ static int connect_all(struct nbd_session *session, int *sockets, struct error *
 
 int nbd_session_start(const struct nbd_helper_spec *spec, struct nbd_session **session, struct error *err)
 {
+    pthread_once(&ending_once, make_ending);
+    struct pollfd end = {.fd = ending, .events = POLLIN};
+    if (poll(&end, 1, 0) > 0)
+        return error_set(err, ECANCELED, "vmsnapfs is ending");
     struct nbd_session *made = calloc(1, sizeof *made);
     if (!made)
         return error_set(err, ENOMEM, "out of memory");

@@ -47,6 +47,10 @@ void nbd_session_free(struct nbd_session *session);
 /* Makes every request that is under way fail soon. Any thread. */
 void nbd_session_cut(struct nbd_session *session);
 
+/* No session of this process waits for its helper any more, and none can be started: what is under way fails
+ * soon. For the end of the program, which must not wait for a helper that hangs. Any thread. */
+void nbd_sessions_end(void);
+
 /* What the process said on standard error since it was started or this was called: one line for a person. */
 void nbd_session_said(struct nbd_session *session, char *text, size_t size);
 

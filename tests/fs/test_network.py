@@ -287,6 +287,32 @@ def test_silent_server():
             fails_with(errno.EIO, read_anew, mount.frozen("vm", "snap1"))
 
 
+def test_the_end_waits_for_no_server():
+    """SIGTERM ends the mount though readers wait for a server that says nothing, in open and in read"""
+    for silent_after in (0, 1 << 20):
+        with Listener() as server, Nbd(base_file()) as real:
+            mount = Mounted(expected=[r"nbd://127\.0\.0\.1"])
+            name = real.name if silent_after else server.name
+            make.definition(mount.source, "vm", disks=[make.disk(name, image_format="raw")])
+            overlay(mount.source, "end.snap1", name)
+            mount.mount()
+            path = mount.frozen("vm", "snap1")
+            if silent_after:
+                with open(path, "rb", buffering=0) as file:
+                    file.read(4096)
+                    real.process.send_signal(signal.SIGSTOP)
+            reader = subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if not silent_after:
+                wait_for(lambda: server.connections, "the connection")
+            mount.process.terminate()
+            equal(mount.process.wait(), 0, "status after SIGTERM")
+            real.process.send_signal(signal.SIGCONT)
+            assert reader.wait() != 0, "the reader got something"
+            mount.process = None
+            for waited in ("no progress for", "no answer within"):
+                assert waited not in mount.log(), mount.log()
+
+
 def test_only_trusted_definitions():
     """No image alone, and no definition that others can write to, makes the host open a connection"""
     checks.need_root()
