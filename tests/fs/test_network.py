@@ -143,15 +143,25 @@ def read_anew(path):
         os.close(file)
 
 
+def is_below_us(pid):
+    """Is the process a child of this one, or a child's child?"""
+    while pid > 1 and pid != os.getpid():
+        try:
+            pid = int(content(f"/proc/{pid}/stat").rsplit(b") ", 1)[1].split()[1])
+        except OSError:
+            return False
+    return pid == os.getpid()
+
+
 def helpers():
-    """Process ids of the qemu-nbd that vmsnapfs started, told by their descriptor 3 being what they listen on."""
+    """Process ids of the qemu-nbd that the vmsnapfs of this test started."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             words = content(f"/proc/{pid}/cmdline").split(b"\0")
         except OSError:
             continue
-        if words[0] == b"qemu-nbd" and b"--shared=4" in words:
+        if words[0] == b"qemu-nbd" and b"--shared=4" in words and is_below_us(int(pid)):
             found.append(int(pid))
     return found
 
