@@ -6,8 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -19,10 +22,10 @@ struct temporary {
     int fd;
 };
 
-static int write_all(int fd, const char *bytes, size_t length)
+static int write_all(const struct file_calls *calls, int fd, const char *bytes, size_t length)
 {
     while (length) {
-        ssize_t written = write(fd, bytes, length);
+        ssize_t written = calls->write(calls->layer, fd, bytes, length);
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0)
@@ -35,16 +38,16 @@ static int write_all(int fd, const char *bytes, size_t length)
     return 0;
 }
 
-static int write_temporary(int directory, const struct replacement *file, struct temporary *temporary)
+static int write_temporary(const struct file_calls *calls, int directory, const struct replacement *file,
+                           struct temporary *temporary)
 {
     int length = snprintf(temporary->name, sizeof temporary->name, "%s" TEMPORARY_ENDING, file->name);
     if (length < 0 || (size_t)length >= sizeof temporary->name)
         return -ENAMETOOLONG;
-    temporary->fd =
-        openat(directory, temporary->name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    temporary->fd = calls->open(calls->layer, directory, temporary->name);
     if (temporary->fd < 0)
         return -errno;
-    int r = write_all(temporary->fd, file->bytes, file->length);
+    int r = write_all(calls, temporary->fd, file->bytes, file->length);
     /* Starts the writing of all files before the first one is waited for: a journaling file system then
      * commits them together. Only a hint, so its result does not matter. */
     if (r == 0)
@@ -52,7 +55,8 @@ static int write_temporary(int directory, const struct replacement *file, struct
     return r;
 }
 
-int replace_files(int directory, const struct replacement *files, size_t count, struct error *err)
+int replace_files_through(const struct file_calls *calls, int directory, const struct replacement *files,
+                          size_t count, struct error *err)
 {
     assert(count <= REPLACE_FILES_MAX);
     struct temporary temporaries[REPLACE_FILES_MAX];
@@ -61,36 +65,70 @@ int replace_files(int directory, const struct replacement *files, size_t count, 
 
     for (at = 0; r == 0 && at < count; at++) {
         temporaries[at].fd = -1;
-        r = write_temporary(directory, &files[at], &temporaries[at]);
+        r = write_temporary(calls, directory, &files[at], &temporaries[at]);
         if (temporaries[at].fd >= 0)
             made++;
     }
     for (size_t i = 0; r == 0 && i < count; i++) {
         at = i + 1;
-        if (fsync(temporaries[i].fd) < 0)
+        if (calls->fsync(calls->layer, temporaries[i].fd) < 0)
             r = -errno;
     }
     for (size_t i = 0; r == 0 && i < count; i++) {
         at = i + 1;
-        if (renameat(directory, temporaries[i].name, directory, files[i].name) < 0)
+        if (calls->rename(calls->layer, directory, temporaries[i].name, files[i].name) < 0)
             r = -errno;
         else
             renamed++;
     }
-    if (renamed && fsync(directory) < 0 && r == 0)
+    if (renamed && calls->fsync_directory(calls->layer, directory) < 0 && r == 0)
         r = -errno;
     for (size_t i = 0; i < made; i++) {
         close(temporaries[i].fd);
         if (i >= renamed)
-            unlinkat(directory, temporaries[i].name, 0);
+            calls->unlink(calls->layer, directory, temporaries[i].name);
     }
     return r < 0 ? error_set(err, -r, "%s: %s", files[at - 1].name, strerror(-r)) : 0;
+}
+
+int replace_files(int directory, const struct replacement *files, size_t count, struct error *err)
+{
+    return replace_files_through(&file_calls_system, directory, files, count, err);
 }
 
 int replace_file(int directory, const char *name, const void *bytes, size_t length, struct error *err)
 {
     const struct replacement file = {.name = name, .bytes = bytes, .length = length};
     return replace_files(directory, &file, 1, err);
+}
+
+int replace_file_read(int directory, const char *name, size_t bytes_max, char **bytes, size_t *length,
+                      struct error *err)
+{
+    cleanup_close int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    struct stat stat;
+    if (fd < 0 || fstat(fd, &stat) < 0)
+        return error_set(err, errno, "%s", strerror(errno));
+    if (!S_ISREG(stat.st_mode))
+        return error_set(err, EINVAL, "it is no regular file");
+    if ((uint64_t)stat.st_size > bytes_max)
+        return error_set(err, E2BIG, "it is longer than %zu MiB", bytes_max / (1024 * 1024));
+    size_t size = (size_t)stat.st_size;
+    cleanup_free char *read = malloc(size + 1);
+    if (!read)
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    for (size_t have = 0; have < size;) {
+        ssize_t got = pread(fd, read + have, size - have, (off_t)have);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return error_set(err, EIO, "%s", got < 0 ? strerror(errno) : "it became shorter");
+        have += (size_t)got;
+    }
+    read[size] = '\0';
+    *bytes = steal_pointer(read);
+    *length = size;
+    return 0;
 }
 
 static bool ends_with(const char *name, const char *ending)

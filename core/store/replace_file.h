@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 #include "base/error.h"
+#include "store/file_calls.h"
 
 struct replacement {
     const char *name; /* in the directory; no slash */
@@ -28,6 +29,17 @@ int replace_file(int directory, const char *name, const void *bytes, size_t leng
  */
 #define REPLACE_FILES_MAX 64
 int replace_files(int directory, const struct replacement *files, size_t count, struct error *err);
+
+/* The same through a layer (file_calls.h). */
+int replace_files_through(const struct file_calls *calls, int directory, const struct replacement *files,
+                          size_t count, struct error *err);
+
+/*
+ * Reads a whole file that was made so; a zero byte, which `*length` does not count, follows. The caller frees
+ * it. Errors: EINVAL for what is no regular file, E2BIG, ENOMEM, and what open and read give.
+ */
+int replace_file_read(int directory, const char *name, size_t bytes_max, char **bytes, size_t *length,
+                      struct error *err);
 
 /* Removes the temporary files that a killed writer left in the directory. */
 void replace_file_clean(int directory);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "store/replace_file.h"
 #include "store/store.h"
 
@@ -60,18 +61,10 @@ int serials_next(struct serials *serials, uint64_t *serial, struct error *err)
     return 0;
 }
 
-/* FNV-1a, 64 bits, and a finishing mix (MurmurHash3's): no secret is needed, only few collisions, and the
- * same value on every machine and in every version. */
-static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t length)
-{
-    for (const unsigned char *at = bytes; length--; at++)
-        hash = (hash ^ *at) * UINT64_C(0x100000001b3);
-    return hash;
-}
-
+/* With a finishing mix (MurmurHash3's): no secret is needed, only few collisions. */
 uint64_t store_serial_hashed(const char *kind, const char *domain, const char *name, unsigned attempt)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = HASH_START;
     hash = hash_bytes(hash, kind, strlen(kind) + 1);
     hash = hash_bytes(hash, domain, strlen(domain) + 1);
     hash = hash_bytes(hash, name, strlen(name) + 1);

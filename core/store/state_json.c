@@ -9,46 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/utf8.h"
 #include "domain/name.h"
 #include "format/json_parse.h"
+#include "store/json_fields.h"
 
 /* A few disks of 65536 snapshots, with all that is kept of each. */
 #define VALUES_MAX (16 * 1024 * 1024)
 
 /* ---- Writing ---- */
-
-static bool is_utf8(const char *string)
-{
-    uint32_t code;
-    for (size_t left = strlen(string), step; left; left -= step, string += step) {
-        step = utf8_decode(string, left, &code);
-        if (step == 0)
-            return false;
-    }
-    return true;
-}
-
-static void write_string(struct text *text, const char *string)
-{
-    if (!is_utf8(string)) {
-        text_append_string(text, "{\"hex\":\"");
-        for (const char *at = string; *at; at++)
-            text_printf(text, "%02x", (unsigned char)*at);
-        text_append_string(text, "\"}");
-        return;
-    }
-    text_append_string(text, "\"");
-    for (const char *at = string; *at; at++) {
-        if (*at == '"' || *at == '\\')
-            text_printf(text, "\\%c", *at);
-        else if ((unsigned char)*at < 0x20)
-            text_printf(text, "\\u%04x", (unsigned char)*at);
-        else
-            text_append(text, at, 1);
-    }
-    text_append_string(text, "\"");
-}
 
 static void write_identity(struct text *text, const char *key, const struct file_identity *identity)
 {
@@ -62,14 +30,14 @@ static void write_identity(struct text *text, const char *key, const struct file
 static void write_frozen(struct text *text, const struct state_frozen *frozen)
 {
     text_append_string(text, "\n    {\"target\":");
-    write_string(text, frozen->target);
+    json_bytes_write(text, frozen->target);
     text_printf(text, ",\"position\":%u,\"layer\":", frozen->position);
-    write_string(text, frozen->layer);
+    json_bytes_write(text, frozen->layer);
     if (frozen->allocated != ALLOCATED_UNKNOWN)
         text_printf(text, ",\"allocated\":%" PRIu64, frozen->allocated);
     if (frozen->internal) {
         text_append_string(text, ",\"internal\":{\"id\":");
-        write_string(text, frozen->internal_id);
+        json_bytes_write(text, frozen->internal_id);
         text_printf(text,
                     ",\"l1_table_offset\":%" PRIu64 ",\"date_sec\":%" PRIu32 ",\"date_nsec\":%" PRIu32 "}",
                     frozen->l1_table_offset, frozen->date_sec, frozen->date_nsec);
@@ -86,27 +54,27 @@ static void write_frozen(struct text *text, const struct state_frozen *frozen)
 void state_json_write(struct text *text, const struct state_domain *state)
 {
     text_printf(text, "{\"serial\":%" PRIu64 ",\n \"name\":", state->serial);
-    write_string(text, state->name);
+    json_bytes_write(text, state->name);
     if (state->uuid) {
         text_append_string(text, ",\n \"uuid\":");
-        write_string(text, state->uuid);
+        json_bytes_write(text, state->uuid);
     }
     text_append_string(text, ",\n \"files\":[");
     for (size_t i = 0; state->files && state->files[i]; i++) {
         text_append_string(text, i ? "," : "");
-        write_string(text, state->files[i]);
+        json_bytes_write(text, state->files[i]);
     }
     text_append_string(text, "],\n \"disks\":[");
     for (size_t i = 0; i < state->disk_count; i++) {
         text_printf(text, "%s{\"position\":%u,\"target\":", i ? "," : "", state->disks[i].position);
-        write_string(text, state->disks[i].target);
+        json_bytes_write(text, state->disks[i].target);
         text_append_string(text, "}");
     }
     text_append_string(text, "],\n \"snapshots\":[");
     for (size_t i = 0; i < state->snapshot_count; i++) {
         const struct state_snapshot *snapshot = &state->snapshots[i];
         text_printf(text, "%s\n  {\"serial\":%" PRIu64 ",\"name\":", i ? "," : "", snapshot->serial);
-        write_string(text, snapshot->name);
+        json_bytes_write(text, snapshot->name);
         text_append_string(text, ",\"frozen\":[");
         for (size_t j = 0; j < snapshot->frozen_count; j++) {
             text_append_string(text, j ? "," : "");
@@ -119,228 +87,118 @@ void state_json_write(struct text *text, const struct state_domain *state)
 
 /* ---- Reading ---- */
 
-/* Where reading stands: the first thing that was wrong is kept, and the rest falls through. */
-struct reading {
-    int failed; /* 0 or a negative errno */
-    struct error *err;
-};
-
-static void refuse(struct reading *reading, const char *key, const char *what)
+static char *name_member(struct json_fields *fields, struct json_object *object, const char *key)
 {
-    if (!reading->failed)
-        reading->failed = error_set(reading->err, EINVAL, "\"%s\" %s", key, what);
-}
-
-static struct json_object *member(struct reading *reading, struct json_object *object, const char *key,
-                                  json_type type)
-{
-    struct json_object *value;
-    if (reading->failed)
-        return NULL;
-    if (!json_object_is_type(object, json_type_object) || !json_object_object_get_ex(object, key, &value)) {
-        refuse(reading, key, "is missing");
-        return NULL;
-    }
-    if (!json_object_is_type(value, type)) {
-        refuse(reading, key, "has a wrong type");
-        return NULL;
-    }
-    return value;
-}
-
-static uint64_t number(struct reading *reading, struct json_object *object, const char *key, uint64_t max)
-{
-    struct json_object *value = member(reading, object, key, json_type_int);
-    if (!value)
-        return 0;
-    /* json-c gives 0 for a negative number asked for as an unsigned one. */
-    if (json_object_get_int64(value) < 0 || json_object_get_uint64(value) > max) {
-        refuse(reading, key, "is out of range");
-        return 0;
-    }
-    return json_object_get_uint64(value);
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* The string that `value` stands for; NULL, and refused, where it is none. */
-static char *read_string(struct reading *reading, struct json_object *value, const char *key)
-{
-    struct json_object *hex = NULL;
-    bool coded =
-        json_object_is_type(value, json_type_object) && json_object_object_get_ex(value, "hex", &hex);
-    struct json_object *from = coded ? hex : value;
-    if (!json_object_is_type(from, json_type_string)) {
-        refuse(reading, key, "is no string");
-        return NULL;
-    }
-    const char *bytes = json_object_get_string(from);
-    size_t length = (size_t)json_object_get_string_len(from);
-    cleanup_free char *string = calloc(length + 1, 1);
-    if (!string) {
-        reading->failed = error_set(reading->err, ENOMEM, "%s", strerror(ENOMEM));
-        return NULL;
-    }
-    if (!coded)
-        memcpy(string, bytes, length);
-    for (size_t i = 0; coded && i < length; i += 2) {
-        int high = hex_digit(bytes[i]), low = hex_digit(bytes[i + 1]); /* there is a zero byte at the end */
-        if (high < 0 || low < 0) {
-            refuse(reading, key, "is no pairs of hex digits");
-            return NULL;
-        }
-        string[i / 2] = (char)(high << 4 | low);
-    }
-    if (strlen(string) != (coded ? length / 2 : length)) {
-        refuse(reading, key, "holds a zero byte");
-        return NULL;
-    }
-    return steal_pointer(string);
-}
-
-static char *string_member(struct reading *reading, struct json_object *object, const char *key)
-{
-    struct json_object *value;
-    if (reading->failed)
-        return NULL;
-    if (!json_object_object_get_ex(object, key, &value)) {
-        refuse(reading, key, "is missing");
-        return NULL;
-    }
-    return read_string(reading, value, key);
-}
-
-static char *name_member(struct reading *reading, struct json_object *object, const char *key)
-{
-    cleanup_free char *name = string_member(reading, object, key);
+    cleanup_free char *name = json_fields_string_member(fields, object, key);
     if (name && !name_is_legal(name, strlen(name), NULL)) {
-        refuse(reading, key, "is no legal name");
+        json_fields_refuse(fields, key, "is no legal name");
         return NULL;
     }
     return steal_pointer(name);
 }
 
-/* An array of `size` bytes for each element of the list; NULL, and `*count` 0, where it is empty. */
-static void *array_member(struct reading *reading, struct json_object *object, const char *key, size_t size,
-                          struct json_object **list, size_t *count)
-{
-    *count = 0;
-    *list = member(reading, object, key, json_type_array);
-    size_t length = *list ? json_object_array_length(*list) : 0;
-    if (length == 0)
-        return NULL;
-    void *array = calloc(length, size);
-    if (!array) {
-        reading->failed = error_set(reading->err, ENOMEM, "%s", strerror(ENOMEM));
-        return NULL;
-    }
-    *count = length;
-    return array;
-}
-
-static struct file_identity identity_member(struct reading *reading, struct json_object *object,
+static struct file_identity identity_member(struct json_fields *fields, struct json_object *object,
                                             const char *key)
 {
     struct file_identity identity = {0};
-    struct json_object *from = member(reading, object, key, json_type_object);
+    struct json_object *from = json_fields_member(fields, object, key, json_type_object);
     if (!from)
         return identity;
-    identity.device = number(reading, from, "device", UINT64_MAX);
-    identity.inode = number(reading, from, "inode", UINT64_MAX);
-    identity.size = number(reading, from, "size", UINT64_MAX);
-    struct json_object *seconds = member(reading, from, "mtime_sec", json_type_int); /* may be negative */
+    identity.device = json_fields_number(fields, from, "device", UINT64_MAX);
+    identity.inode = json_fields_number(fields, from, "inode", UINT64_MAX);
+    identity.size = json_fields_number(fields, from, "size", UINT64_MAX);
+    struct json_object *seconds =
+        json_fields_member(fields, from, "mtime_sec", json_type_int); /* may be negative */
     identity.mtime_sec = seconds ? json_object_get_int64(seconds) : 0;
-    identity.mtime_nsec = (uint32_t)number(reading, from, "mtime_nsec", 999999999);
+    identity.mtime_nsec = (uint32_t)json_fields_number(fields, from, "mtime_nsec", 999999999);
     return identity;
 }
 
-static void read_frozen(struct reading *reading, struct json_object *from, struct state_frozen *frozen)
+static void read_frozen(struct json_fields *fields, struct json_object *from, struct state_frozen *frozen)
 {
     struct json_object *internal;
     frozen->allocated = ALLOCATED_UNKNOWN;
     if (!json_object_is_type(from, json_type_object)) {
-        refuse(reading, "frozen", "holds what is no object");
+        json_fields_refuse(fields, "frozen", "holds what is no object");
         return;
     }
-    frozen->target = name_member(reading, from, "target");
-    frozen->position = (unsigned)number(reading, from, "position", DOMAIN_DISKS_MAX - 1);
-    frozen->layer = string_member(reading, from, "layer");
+    frozen->target = name_member(fields, from, "target");
+    frozen->position = (unsigned)json_fields_number(fields, from, "position", DOMAIN_DISKS_MAX - 1);
+    frozen->layer = json_fields_string_member(fields, from, "layer");
     if (json_object_object_get_ex(from, "allocated", NULL))
-        frozen->allocated = number(reading, from, "allocated", UINT64_MAX);
+        frozen->allocated = json_fields_number(fields, from, "allocated", UINT64_MAX);
     if (json_object_object_get_ex(from, "internal", &internal)) {
         frozen->internal = true;
-        frozen->internal_id = string_member(reading, internal, "id");
-        frozen->l1_table_offset = number(reading, internal, "l1_table_offset", UINT64_MAX);
-        frozen->date_sec = (uint32_t)number(reading, internal, "date_sec", UINT32_MAX);
-        frozen->date_nsec = (uint32_t)number(reading, internal, "date_nsec", UINT32_MAX);
+        frozen->internal_id = json_fields_string_member(fields, internal, "id");
+        frozen->l1_table_offset = json_fields_number(fields, internal, "l1_table_offset", UINT64_MAX);
+        frozen->date_sec = (uint32_t)json_fields_number(fields, internal, "date_sec", UINT32_MAX);
+        frozen->date_nsec = (uint32_t)json_fields_number(fields, internal, "date_nsec", UINT32_MAX);
     } else {
-        frozen->layer_identity = identity_member(reading, from, "layer_identity");
+        frozen->layer_identity = identity_member(fields, from, "layer_identity");
         if (json_object_object_get_ex(from, "data_identity", NULL))
-            frozen->data_identity = identity_member(reading, from, "data_identity");
-        frozen->overlay_identity = identity_member(reading, from, "overlay_identity");
+            frozen->data_identity = identity_member(fields, from, "data_identity");
+        frozen->overlay_identity = identity_member(fields, from, "overlay_identity");
         struct json_object *settled;
         frozen->is_settled =
             json_object_object_get_ex(from, "settled", &settled) && json_object_get_boolean(settled);
     }
 }
 
-static void read_snapshot(struct reading *reading, struct json_object *from, struct state_snapshot *snapshot)
+static void read_snapshot(struct json_fields *fields, struct json_object *from,
+                          struct state_snapshot *snapshot)
 {
     struct json_object *list;
-    snapshot->serial = number(reading, from, "serial", (UINT64_C(1) << SERIAL_BITS) - 1);
-    snapshot->name = name_member(reading, from, "name");
-    snapshot->frozen =
-        array_member(reading, from, "frozen", sizeof *snapshot->frozen, &list, &snapshot->frozen_count);
+    snapshot->serial = json_fields_number(fields, from, "serial", (UINT64_C(1) << SERIAL_BITS) - 1);
+    snapshot->name = name_member(fields, from, "name");
+    snapshot->frozen = json_fields_array_member(fields, from, "frozen", sizeof *snapshot->frozen, &list,
+                                                &snapshot->frozen_count);
     for (size_t i = 0; i < snapshot->frozen_count; i++)
-        read_frozen(reading, json_object_array_get_idx(list, i), &snapshot->frozen[i]);
+        read_frozen(fields, json_object_array_get_idx(list, i), &snapshot->frozen[i]);
 }
 
-static void read_disks(struct reading *reading, struct json_object *from, struct state_domain *state)
+static void read_disks(struct json_fields *fields, struct json_object *from, struct state_domain *state)
 {
     struct json_object *list;
     bool used[DOMAIN_DISKS_MAX] = {false};
-    state->disks = array_member(reading, from, "disks", sizeof *state->disks, &list, &state->disk_count);
+    state->disks =
+        json_fields_array_member(fields, from, "disks", sizeof *state->disks, &list, &state->disk_count);
     for (size_t i = 0; i < state->disk_count; i++) {
         struct json_object *disk = json_object_array_get_idx(list, i);
-        state->disks[i].position = (unsigned)number(reading, disk, "position", DOMAIN_DISKS_MAX - 1);
-        state->disks[i].target = name_member(reading, disk, "target");
-        if (!reading->failed && used[state->disks[i].position])
-            refuse(reading, "position", "is given to two disks");
+        state->disks[i].position =
+            (unsigned)json_fields_number(fields, disk, "position", DOMAIN_DISKS_MAX - 1);
+        state->disks[i].target = name_member(fields, disk, "target");
+        if (!fields->failed && used[state->disks[i].position])
+            json_fields_refuse(fields, "position", "is given to two disks");
         used[state->disks[i].position] = true;
     }
 }
 
-static void read_domain(struct reading *reading, struct json_object *from, struct state_domain *state)
+static void read_domain(struct json_fields *fields, struct json_object *from, struct state_domain *state)
 {
     struct json_object *list;
     size_t count;
-    state->serial = number(reading, from, "serial", SERIAL_HASHED - 1);
-    state->name = name_member(reading, from, "name");
-    if (!reading->failed && json_object_object_get_ex(from, "uuid", NULL))
-        state->uuid = string_member(reading, from, "uuid");
-    read_disks(reading, from, state);
+    state->serial = json_fields_number(fields, from, "serial", SERIAL_HASHED - 1);
+    state->name = name_member(fields, from, "name");
+    if (!fields->failed && json_object_object_get_ex(from, "uuid", NULL))
+        state->uuid = json_fields_string_member(fields, from, "uuid");
+    read_disks(fields, from, state);
 
-    state->files = array_member(reading, from, "files", sizeof *state->files, &list, &count);
+    state->files = json_fields_array_member(fields, from, "files", sizeof *state->files, &list, &count);
     if (count) {
         char **grown = realloc(state->files, (count + 1) * sizeof *state->files);
         if (!grown) {
-            reading->failed = error_set(reading->err, ENOMEM, "%s", strerror(ENOMEM));
+            fields->failed = error_set(fields->err, ENOMEM, "%s", strerror(ENOMEM));
             return;
         }
         state->files = grown;
         state->files[count] = NULL;
-        for (size_t i = 0; i < count && !reading->failed; i++)
-            state->files[i] = read_string(reading, json_object_array_get_idx(list, i), "files");
+        for (size_t i = 0; i < count && !fields->failed; i++)
+            state->files[i] = json_fields_string(fields, json_object_array_get_idx(list, i), "files");
     }
-    state->snapshots =
-        array_member(reading, from, "snapshots", sizeof *state->snapshots, &list, &state->snapshot_count);
+    state->snapshots = json_fields_array_member(fields, from, "snapshots", sizeof *state->snapshots, &list,
+                                                &state->snapshot_count);
     for (size_t i = 0; i < state->snapshot_count; i++)
-        read_snapshot(reading, json_object_array_get_idx(list, i), &state->snapshots[i]);
+        read_snapshot(fields, json_object_array_get_idx(list, i), &state->snapshots[i]);
 }
 
 static void state_free_(struct state_domain **state)
@@ -358,10 +216,10 @@ int state_json_read(const char *bytes, size_t length, struct state_domain **stat
     cleanup(state_free_) struct state_domain *made = calloc(1, sizeof *made);
     if (!made)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    struct reading reading = {.err = err};
-    read_domain(&reading, document, made);
-    if (reading.failed)
-        return reading.failed;
+    struct json_fields fields = {.err = err};
+    read_domain(&fields, document, made);
+    if (fields.failed)
+        return fields.failed;
     *state = steal_pointer(made);
     return 0;
 }

@@ -32,6 +32,7 @@ struct store {
     char *path;  /* SOURCE/.vmsnapfs, for texts */
     int top;     /* that directory; -1 where there is no store (read-only) */
     int domains; /* its directory "domains"; -1 likewise */
+    int journal; /* its directory "journal"; -1 likewise, or where a read-only store has none */
     int lock;    /* -1 where read-only */
     bool read_only;
     bool serials_lost; /* the counter could not be read */
@@ -112,7 +113,9 @@ static void forget_directories(struct store *store)
         close(store->top);
     if (store->domains >= 0)
         close(store->domains);
-    store->top = store->domains = -1;
+    if (store->journal >= 0)
+        close(store->journal);
+    store->top = store->domains = store->journal = -1;
     become_read_only(store);
 }
 
@@ -149,7 +152,18 @@ static int open_and_lock(struct store *store, int source, const char *source_pat
     return 0;
 }
 
-/* The version and the directory of state files. */
+/* A directory of the store; left at -1 where it is not there and the store is read-only. */
+static int open_inner(struct store *store, const char *name, int *directory, struct error *err)
+{
+    int r = make_directory(store->top, name, !store->read_only, directory);
+    if (store->read_only && r == -ENOENT)
+        return 0;
+    if (r < 0)
+        return error_set(err, -r, "%s/%s: %s", store->path, name, strerror(-r));
+    return check_owner(store, *directory, store->path, false, err);
+}
+
+/* The version and the directories. */
 static int open_content(struct store *store, struct error *err)
 {
     unsigned version;
@@ -162,14 +176,11 @@ static int open_content(struct store *store, struct error *err)
                                           : "its format is of a newer version");
         become_read_only(store);
     }
-    r = make_directory(store->top, "domains", !store->read_only, &store->domains);
-    if (r < 0 && !(store->read_only && r == -ENOENT))
-        return error_set(err, -r, "%s/domains: %s", store->path, strerror(-r));
-    if (r == 0) {
-        r = check_owner(store, store->domains, store->path, false, err);
-        if (r < 0)
-            return r;
-    }
+    r = open_inner(store, "domains", &store->domains, err);
+    if (r == 0)
+        r = open_inner(store, "journal", &store->journal, err);
+    if (r < 0)
+        return r;
     int found = 0;
     r = serials_init(&store->serials, store->top, &found, err);
     if (r < 0)
@@ -179,6 +190,9 @@ static int open_content(struct store *store, struct error *err)
         return 0;
     replace_file_clean(store->top);
     replace_file_clean(store->domains);
+    /* Who was killed before the flush left names that a power cut could still take back. */
+    if (fsync(store->top) < 0 || fsync(store->domains) < 0)
+        return error_set(err, errno, "%s: %s", store->path, strerror(errno));
     /* Last: what has a version is whole. */
     r = version == 0 ? replace_file(store->top, "version", "1\n", 2, err) : 0;
     return r < 0 ? (error_prefix(err, "%s", store->path), r) : 0;
@@ -192,7 +206,7 @@ int store_open(const char *source, bool read_only, struct store **store, struct 
     struct store *made = calloc(1, sizeof *made);
     if (!made)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    made->top = made->domains = made->lock = -1;
+    made->top = made->domains = made->journal = made->lock = -1;
     made->read_only = read_only;
     int r = 0;
     if (asprintf(&made->path, "%s/.vmsnapfs", source) < 0) {
@@ -239,6 +253,11 @@ bool store_is_read_only(const struct store *store)
     return store->read_only;
 }
 
+int store_journal_directory(const struct store *store)
+{
+    return store->journal;
+}
+
 const char *store_damage(const struct store *store)
 {
     return store->damage;
@@ -266,29 +285,13 @@ static int note_damage(struct store *store, uint64_t serial, const struct error 
 static int read_state(struct store *store, const char *name, uint64_t serial, struct state_domain **state,
                       struct error *err)
 {
-    cleanup_close int fd = openat(store->domains, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    struct stat stat;
-    if (fd < 0 || fstat(fd, &stat) < 0)
-        return error_set(err, errno, "%s", strerror(errno));
-    if (!S_ISREG(stat.st_mode))
-        return error_set(err, EINVAL, "it is no regular file");
-    if (stat.st_size > STATE_BYTES_MAX)
-        return error_set(err, E2BIG, "it is longer than %d MiB", STATE_BYTES_MAX / (1024 * 1024));
-    size_t size = (size_t)stat.st_size;
-    cleanup_free char *bytes = malloc(size + 1);
-    if (!bytes)
-        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    for (size_t have = 0; have < size;) {
-        ssize_t length = pread(fd, bytes + have, size - have, (off_t)have);
-        if (length < 0 && errno == EINTR)
-            continue;
-        if (length <= 0)
-            return error_set(err, EIO, "%s", length < 0 ? strerror(errno) : "it became shorter");
-        have += (size_t)length;
-    }
-    bytes[size] = '\0';
+    cleanup_free char *bytes = NULL;
+    size_t size;
+    int r = replace_file_read(store->domains, name, STATE_BYTES_MAX, &bytes, &size, err);
+    if (r < 0)
+        return r;
     struct state_domain *made;
-    int r = state_json_read(bytes, size, &made, err);
+    r = state_json_read(bytes, size, &made, err);
     if (r < 0)
         return r;
     if (made->serial != serial) {

@@ -7,6 +7,7 @@
  *     .vmsnapfs/lock               locked by the writable mount; holds "HOST PID\n"
  *     .vmsnapfs/serials            the next serial number that was not reserved yet; reserved in blocks
  *     .vmsnapfs/domains/N.json     the state of the domain with serial N
+ *     .vmsnapfs/journal/N.json     the operation that runs on it; see journal.h
  *
  * Files are replaced whole: a temporary file, fsync, rename, fsync of the directory. Where the source is
  * read-only there is no store: nothing is written, and serial numbers are hashes of names
@@ -89,6 +90,9 @@ int store_open(const char *source, bool read_only, struct store **store, struct 
 void store_close(struct store *store);
 
 bool store_is_read_only(const struct store *store);
+
+/* The directory for journal_open, borrowed; -1 where nothing can be written and there is none. */
+int store_journal_directory(const struct store *store);
 
 /*
  * Loads all domains' states: `*states` is an array of `*count` pointers, all the caller's. A state file that
