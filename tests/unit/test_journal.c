@@ -418,6 +418,11 @@ static void random_sequences_with_cuts_and_failures(void **unused)
 
 /* ---- Single cases ---- */
 
+static int cut_nothing(void *layer, int fd)
+{
+    return 0;
+}
+
 static void start_journal(struct journal **journal, struct journal_operation **operation)
 {
     fresh_directory(0);
@@ -499,6 +504,34 @@ static void commit_that_failed_can_be_taken_back(void **unused)
     assert_int_equal(journal_finish(operation, NULL), 0);
     assert_null(journal_operation_at(journal, 0));
     journal_close(journal);
+}
+
+/* Killed between the rename and the flush of the directory: the next one reads "committed", and goes on. */
+static void what_a_start_has_read_no_power_cut_takes_back(void **unused)
+{
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        struct world world;
+        struct error err = {0};
+        fresh_directory(seed);
+        world_init(&world);
+        assert_int_equal(act(&world, 1, BEGIN, &err), 0);
+        cut.calls.fsync_directory = cut_nothing;
+        assert_int_equal(act(&world, 1, ADVANCE, &err), 0);
+        cut.calls.fsync_directory = cut_fsync_directory;
+        reopen(&world);
+        assert_true(journal_is_committed(journal_operation_record(world.operations[1])));
+        power_cut_strike(&cut);
+        check_files(&world);
+        world_done(&world);
+
+        /* The same of the opening itself: no journal that could not be flushed. */
+        struct journal *journal = NULL;
+        cut.fail_at = 0;
+        cut.fails_on = false;
+        cut.code = EIO;
+        assert_int_equal(journal_open(directory, false, &cut.calls, &journal, &err), -EIO);
+        assert_null(journal);
+    }
 }
 
 static void nothing_begins_while_a_failed_begin_lies_there(void **unused)
@@ -771,6 +804,7 @@ int main(void)
         CASE(random_sequences_with_cuts_and_failures),
         CASE(calls_out_of_order_are_refused),
         CASE(commit_that_failed_can_be_taken_back),
+        CASE(what_a_start_has_read_no_power_cut_takes_back),
         CASE(nothing_begins_while_a_failed_begin_lies_there),
         CASE(what_could_not_be_read_again_is_not_written),
         CASE(any_byte_that_is_changed_or_missing_is_noticed),
