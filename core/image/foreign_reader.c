@@ -32,16 +32,11 @@ static struct foreign_reader *foreign_reader_of(struct layer_reader *base)
 static int foreign_reader_walk(struct layer_reader *base, uint64_t offset, uint64_t length,
                                extent_visitor visitor, void *opaque)
 {
-    if (offset >= base->size)
-        return 0;
-    return nbd_helper_walk(foreign_reader_of(base)->helper, offset, min_u64(length, base->size - offset),
-                           visitor, opaque);
+    return nbd_helper_walk(foreign_reader_of(base)->helper, offset, length, visitor, opaque);
 }
 
 static int foreign_reader_read(struct layer_reader *base, uint64_t offset, void *buffer, size_t length)
 {
-    if (offset > base->size || length > base->size - offset)
-        return -EINVAL;
     return nbd_helper_read(foreign_reader_of(base)->helper, offset, buffer, length);
 }
 

@@ -251,6 +251,8 @@ static int request_run(struct nbd_helper *helper, const struct request *request)
 
 int nbd_helper_read(struct nbd_helper *helper, uint64_t offset, void *buffer, size_t length)
 {
+    if (offset > helper->size || length > helper->size - offset)
+        return -EINVAL;
     while (length > 0) {
         size_t now = min_u64(length, READ_BYTES_MAX);
         int rc = request_run(helper, &(struct request){.offset = offset, .length = now, .buffer = buffer});
@@ -272,6 +274,7 @@ int nbd_helper_walk(struct nbd_helper *helper, uint64_t offset, uint64_t length,
                     void *opaque)
 {
     cleanup(map_done) struct nbd_map map = {0};
+    length = offset < helper->size ? min_u64(length, helper->size - offset) : 0;
     while (length > 0) {
         uint64_t now = min_u64(length, MAP_BYTES_MAX);
         int rc = request_run(helper, &(struct request){.offset = offset, .length = now, .map = &map});

@@ -54,11 +54,12 @@ void nbd_helper_free(struct nbd_helper *helper);
 /* Virtual size, bytes. */
 uint64_t nbd_helper_size(const struct nbd_helper *helper);
 
-/* Reads exactly `length` bytes. -EIO: the image is damaged there, or the helper is gone; the log says why. */
+/* Reads exactly `length` bytes. -EINVAL: they don't all lie inside the image. -EIO: the image is damaged
+ * there, or the helper is gone; the log says why. */
 int nbd_helper_read(struct nbd_helper *helper, uint64_t offset, void *buffer, size_t length);
 
 /*
- * Visits [offset, offset + length), which lies inside the image, as EXTENT_ZERO and EXTENT_FOREIGN. Errors:
+ * Visits what of [offset, offset + length) lies inside the image, as EXTENT_ZERO and EXTENT_FOREIGN. Errors:
  * -EIO, -ENOMEM, what the visitor returned.
  */
 int nbd_helper_walk(struct nbd_helper *helper, uint64_t offset, uint64_t length, extent_visitor visitor,

@@ -56,7 +56,7 @@ void nbd_session_said(struct nbd_session *session, char *text, size_t size);
 
 /*
  * 0; -EIO: the helper answered that it can't, and the connection goes on; -ECONNRESET: the helper is gone;
- * -ETIMEDOUT: it hangs. After the last two the session is of no use any more.
+ * -ETIMEDOUT: it hangs; -ECANCELED: nbd_sessions_end. After the last three the session is of no use any more.
  */
 int nbd_connection_read(struct nbd_session *session, unsigned connection, uint64_t offset, void *buffer,
                         size_t length);

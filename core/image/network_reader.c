@@ -30,16 +30,11 @@ static struct network_reader *network_reader_of(struct layer_reader *base)
 static int network_reader_walk(struct layer_reader *base, uint64_t offset, uint64_t length,
                                extent_visitor visitor, void *opaque)
 {
-    if (offset >= base->size)
-        return 0;
-    return nbd_helper_walk(network_reader_of(base)->helper, offset, min_u64(length, base->size - offset),
-                           visitor, opaque);
+    return nbd_helper_walk(network_reader_of(base)->helper, offset, length, visitor, opaque);
 }
 
 static int network_reader_read(struct layer_reader *base, uint64_t offset, void *buffer, size_t length)
 {
-    if (offset > base->size || length > base->size - offset)
-        return -EINVAL;
     return nbd_helper_read(network_reader_of(base)->helper, offset, buffer, length);
 }
 

@@ -98,12 +98,21 @@ static int read_mirror(struct create_command *command, const char *value, struct
     return set_string(&disk->mirror, path + 1, strlen(path + 1), err);
 }
 
+/* The index of the value among `names`, which `known` lists for people, or -EINVAL. */
+static int one_of(const char *option, const char *value, const char *const *names, const char *known,
+                  struct error *err)
+{
+    int index = index_of(value, strlen(value), names);
+    return index >= 0 ? index
+                      : error_set(err, EINVAL, "\"%s=%.40s\" is not known; %s are", option, value, known);
+}
+
 static int read_memory(struct create_command *command, const char *value, struct error *err)
 {
     static const char *const names[] = {"no", "internal", "external", NULL};
-    int index = index_of(value, strlen(value), names);
+    int index = one_of("memory", value, names, "no, internal and external", err);
     if (index < 0)
-        return error_set(err, EINVAL, "\"memory=%.40s\" is not known; no, internal and external are", value);
+        return index;
     command->memory = (enum memory_choice)(MEMORY_NO + index);
     return 0;
 }
@@ -116,9 +125,9 @@ static int read_memory_file(struct create_command *command, const char *value, s
 static int read_compress(struct create_command *command, const char *value, struct error *err)
 {
     static const char *const names[] = {"none", "gzip", "zstd", NULL};
-    int index = index_of(value, strlen(value), names);
+    int index = one_of("compress", value, names, "none, gzip and zstd", err);
     if (index < 0)
-        return error_set(err, EINVAL, "\"compress=%.40s\" is not known; none, gzip and zstd are", value);
+        return index;
     command->compression = (enum memory_compression)(COMPRESS_NONE + index);
     return 0;
 }
@@ -126,9 +135,9 @@ static int read_compress(struct create_command *command, const char *value, stru
 static int read_quiesce(struct create_command *command, const char *value, struct error *err)
 {
     static const char *const names[] = {"try", "require", NULL};
-    int index = index_of(value, strlen(value), names);
+    int index = one_of("quiesce", value, names, "try and require", err);
     if (index < 0)
-        return error_set(err, EINVAL, "\"quiesce=%.40s\" is not known; try and require are", value);
+        return index;
     command->quiesce = (enum quiesce)(QUIESCE_TRY + index);
     return 0;
 }
