@@ -93,7 +93,7 @@ class Mounted:
     `expected` are regular expressions of warnings and errors that the log may have.
     """
 
-    def __init__(self, prepare=None, *, source=None, options="", expected=(), mountpoint=None, command_prefix=()):
+    def __init__(self, prepare=None, *, source=None, options="", expected=(), mountpoint=None, command_prefix=(), environment=()):
         self.room = new_room()
         self.source = source or self._directory("source")
         self.mountpoint = mountpoint or self._directory("mnt")
@@ -101,6 +101,7 @@ class Mounted:
         self.options = options
         self.expected = list(expected)
         self.command_prefix = list(command_prefix)
+        self.environment = dict(environment)
         self.process = None
         self._log_path = os.path.join(self.room, "log")
         if prepare:
@@ -124,7 +125,7 @@ class Mounted:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TMPDIR": self.temporary},
+                env={**os.environ, "TMPDIR": self.temporary, **self.environment},
                 cwd="/",
             )
         wait_for(lambda: "info: ready" in self.log()[begin:] or self.process.poll() is not None, "the mount")
