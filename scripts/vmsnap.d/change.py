@@ -6,9 +6,20 @@ import os
 from mount import find_mount, quoted
 
 
+FLAGS = ("live", "disk-only", "reuse-external", "paused")
+
+
+def is_option(word):
+    """As `create` reads it: such a word is no name. (mkdir takes a snapshot that is called so.)"""
+    return word in FLAGS or "=" in word
+
+
 def create(options):
     """With a name and nothing else it is mkdir, as the domain's defaults say; else a line for `create`."""
     domain = find_mount(options.mount).domain(options.domain)
+    if options.name is not None and is_option(options.name):
+        options.option.insert(0, options.name)
+        options.name = None
     words = list(options.option)
     if options.description is not None:
         words.append(f"description={quoted(options.description)}")
