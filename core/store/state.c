@@ -155,6 +155,7 @@ int state_domain_copy(const struct state_domain *from, struct state_domain **cop
     made->serial = from->serial;
     made->is_administered = from->is_administered;
     made->current = from->current;
+    made->operation = from->operation;
     if (!copy_string(from->name, &made->name) || !copy_string(from->uuid, &made->uuid) ||
         !copy_string(from->defaults, &made->defaults) || copy_paths(from->files, &made->files) < 0 ||
         copy_paths(from->made, &made->made) < 0 || copy_paths(from->touched, &made->touched) < 0 ||
@@ -230,4 +231,10 @@ void state_paths_remove(char **paths, const char *path)
                 paths[0] = paths[1];
             return;
         }
+}
+
+void state_paths_free(char ***paths)
+{
+    free_paths(*paths);
+    *paths = NULL;
 }

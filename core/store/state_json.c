@@ -110,7 +110,8 @@ static void write_snapshot(struct text *text, const struct state_snapshot *snaps
 
 static void write_administration(struct text *text, const struct state_domain *state)
 {
-    text_printf(text, ",\n \"administered\":{\"current\":%" PRIu64 ",", state->current);
+    text_printf(text, ",\n \"administered\":{\"current\":%" PRIu64 ",\"operation\":%" PRIu64 ",",
+                state->current, state->operation);
     write_paths(text, "made", state->made);
     text_append_string(text, ",");
     write_paths(text, "touched", state->touched);
@@ -311,6 +312,7 @@ static void read_administration(struct json_fields *fields, struct json_object *
     struct json_object *told = json_fields_member(fields, from, "administered", json_type_object);
     state->is_administered = true;
     state->current = json_fields_number(fields, told, "current", SERIAL_MAX);
+    state->operation = json_fields_number(fields, told, "operation", SERIAL_MAX);
     state->made = read_paths(fields, told, "made");
     state->touched = read_paths(fields, told, "touched");
     state->hidden = read_frozen_list(fields, told, "hidden", &state->hidden_count);

@@ -92,6 +92,7 @@ struct state_domain {
      */
     bool is_administered;
     uint64_t current;            /* serial; 0: none */
+    uint64_t operation;          /* serial of the last journaled operation whose result this is */
     struct state_frozen *hidden; /* contents that were those of deleted snapshots: layers that something
                                     stands on, and internal snapshots that are to be dropped */
     size_t hidden_count;
@@ -118,6 +119,7 @@ struct state_disk *state_find_disk(const struct state_domain *state, unsigned po
 bool state_paths_have(char *const *paths, const char *path);
 int state_paths_add(char ***paths, const char *path);
 void state_paths_remove(char **paths, const char *path);
+void state_paths_free(char ***paths); /* for a variable of that type; NULL in it is fine */
 
 /*
  * Opens the store in the directory `source` (absolute), making it if it is not there and `read_only` is
