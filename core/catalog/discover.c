@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "catalog/endings.h"
+#include "base/endings.h"
 #include "catalog/kinship.h"
 #include "catalog/scan_definition.h"
 #include "catalog/scan_images.h"
