@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/endings.h"
 #include "catalog/administered.h"
-#include "catalog/endings.h"
 #include "catalog/kinship.h"
 #include "catalog/scan_definition.h"
 #include "catalog/scan_images.h"

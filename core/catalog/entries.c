@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "catalog/endings.h"
+#include "base/endings.h"
 #include "domain/name.h"
 #include "format/network_name.h"
 

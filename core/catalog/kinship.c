@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "catalog/endings.h"
+#include "base/endings.h"
 #include "image/frozen_disk.h"
 
 struct kin *kin_of(const struct kinship *kinship, const struct scan_image *image)

@@ -16,8 +16,8 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/endings.h"
 #include "base/stats.h"
-#include "catalog/endings.h"
 #include "catalog/scan_definition.h"
 #include "catalog/scan_foreign.h"
 #include "catalog/scan_images.h"

@@ -275,7 +275,7 @@ const char *stopped_images_new_path(const struct stopped_images *images, size_t 
     return images->new_paths[index];
 }
 
-/* Which of the images has that path in the daemon, of which `rest` is the number and what follows it. */
+/* What the file is called that has this path in the daemon; NULL: it was not given. */
 static const char *name_of_path(const struct stopped_images *images, const char *path, size_t length)
 {
     for (size_t i = 0; i < images->spec.count; i++) {
@@ -284,6 +284,9 @@ static const char *name_of_path(const struct stopped_images *images, const char 
             (strncmp(node->data_path, path, length) == 0 && !node->data_path[length]))
             return images->spec.images[i].name;
     }
+    for (size_t i = 0; i < images->spec.create_count; i++)
+        if (strncmp(images->new_paths[i], path, length) == 0 && !images->new_paths[i][length])
+            return "a new file";
     return NULL;
 }
 

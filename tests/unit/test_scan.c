@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "catalog/endings.h"
+#include "base/endings.h"
 #include "catalog/scan.h"
 #include "catalog/scan_definition.h"
 #include "source_dir.h"
