@@ -12,7 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "catalog/endings.h"
+#include "base/endings.h"
 #include "image/frozen_disk.h"
 #include "io/byte_source.h"
 

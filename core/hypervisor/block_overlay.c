@@ -42,33 +42,19 @@ static int check(const struct block_overlay_spec *spec, struct error *err)
     return 0;
 }
 
-static int open_file_node(const struct block_engine *engine, const struct block_overlay_spec *spec,
-                          struct error *err)
+/* QEMU reads commands byte by byte, slowly: so its file is part of the command that makes the overlay. */
+static int start_create(const struct block_engine *engine, const struct block_overlay_spec *spec,
+                        struct error *err)
 {
-    cleanup_json struct json_object *node = json_object_new_object();
-    qmp_add_string(&node, "driver", "file");
-    qmp_add_string(&node, "node-name", spec->job_id);
-    qmp_add_string(&node, "filename", spec->path);
-    if (!node)
-        return error_set(err, ENOMEM, "out of memory");
-    return qmp_command(engine->qmp, "blockdev-add", node, engine->timeout_ms, NULL, err);
-}
-
-static int close_file_node(const struct block_engine *engine, const char *name, struct error *err)
-{
-    cleanup_json struct json_object *arguments = json_object_new_object();
-    qmp_add_string(&arguments, "node-name", name);
-    if (!arguments)
-        return error_set(err, ENOMEM, "out of memory");
-    return qmp_command(engine->qmp, "blockdev-del", arguments, engine->timeout_ms, NULL, err);
-}
-
-static int run_create(const struct block_engine *engine, const struct block_overlay_spec *spec,
-                      const struct qmp_job_watch *watch, struct error *err)
-{
+    struct json_object *cache = json_object_new_object();
+    qmp_add_bool(&cache, "no-flush", true); /* block_overlay_flush does it, once */
+    struct json_object *file = json_object_new_object();
+    qmp_add_string(&file, "driver", "file");
+    qmp_add_string(&file, "filename", spec->path);
+    qmp_add(&file, "cache", cache);
     struct json_object *options = json_object_new_object();
     qmp_add_string(&options, "driver", "qcow2");
-    qmp_add_string(&options, "file", spec->job_id);
+    qmp_add(&options, "file", file);
     qmp_add(&options, "size", json_object_new_int64((int64_t)spec->size_bytes));
     qmp_add_string(&options, "backing-file", spec->backing_name);
     qmp_add_string(&options, "backing-fmt", spec->backing_format);
@@ -78,21 +64,34 @@ static int run_create(const struct block_engine *engine, const struct block_over
     qmp_add(&arguments, "options", options);
     if (!arguments)
         return error_set(err, ENOMEM, "out of memory");
-    return qmp_job_run(engine->qmp, "blockdev-create", arguments, spec->job_id, QMP_JOB_PLAIN, watch, err);
+    return qmp_job_start(engine->qmp, "blockdev-create", arguments, spec->job_id, QMP_JOB_PLAIN,
+                         engine->timeout_ms, err);
+}
+
+int block_overlay_create_all(const struct block_engine *engine, const struct block_overlay_spec *specs,
+                             size_t count, const struct qmp_job_watch *watch, struct error *err)
+{
+    size_t started = 0;
+    int rc = 0;
+    for (size_t i = 0; i < count && rc == 0; i++)
+        rc = check(&specs[i], err);
+    for (; started < count && rc == 0; started += rc == 0)
+        rc = start_create(engine, &specs[started], err);
+    for (size_t i = 0; i < started; i++) {
+        if (rc == 0)
+            rc = qmp_job_wait(engine->qmp, specs[i].job_id, watch, NULL, err);
+        if (rc == 0)
+            rc = qmp_job_dismiss(engine->qmp, specs[i].job_id, watch->timeout_ms, err);
+        else
+            qmp_job_abort(engine->qmp, specs[i].job_id, watch->timeout_ms, NULL);
+    }
+    return rc;
 }
 
 int block_overlay_create(const struct block_engine *engine, const struct block_overlay_spec *spec,
                          const struct qmp_job_watch *watch, struct error *err)
 {
-    int rc = check(spec, err);
-    if (rc < 0)
-        return rc;
-    rc = open_file_node(engine, spec, err);
-    if (rc < 0)
-        return rc;
-    rc = run_create(engine, spec, watch, err);
-    int closed = close_file_node(engine, spec->job_id, rc < 0 ? NULL : err);
-    return rc < 0 ? rc : closed;
+    return block_overlay_create_all(engine, spec, 1, watch, err);
 }
 
 static int flush_directory(int directory, struct error *err)

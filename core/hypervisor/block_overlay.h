@@ -25,15 +25,19 @@ struct block_overlay_spec {
     const char *backing_format; /* QEMU's name; never to be guessed: NULL is refused */
     uint64_t size_bytes;        /* virtual; a multiple of 512 */
     uint32_t cluster_bytes;     /* 0: QEMU's default */
-    const char *job_id; /* of the job that makes it; also the name of a node that is gone afterwards */
+    const char *job_id;         /* of the job that makes it */
 };
 
 /*
- * Makes a reserved file a qcow2 overlay. Nothing of it stays open. Errors, after which the file's content is
- * garbage: ENOSPC, EINVAL, ENAMETOOLONG, EACCES; as qmp_job_run.
+ * Makes a reserved file a qcow2 overlay. Nothing of it stays open, and nothing is flushed yet. Errors, after
+ * which the file's content is garbage: ENOSPC, EINVAL, ENAMETOOLONG, EACCES; as qmp_job_run.
  */
 int block_overlay_create(const struct block_engine *engine, const struct block_overlay_spec *spec,
                          const struct qmp_job_watch *watch, struct error *err);
+
+/* The same for several at once, each with a job id of its own. After an error all are garbage. */
+int block_overlay_create_all(const struct block_engine *engine, const struct block_overlay_spec *specs,
+                             size_t count, const struct qmp_job_watch *watch, struct error *err);
 
 /* Makes its content, and its temporary name, survive a power cut. Errors: what fsync gives. */
 int block_overlay_flush(int directory, int fd, struct error *err);

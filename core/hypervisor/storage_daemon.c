@@ -22,6 +22,7 @@
 #define NODE_NAME_MAX   31
 
 _Static_assert(SANDBOX_FIRST_FD == 3, "what the storage daemon is told");
+_Static_assert(STORAGE_DAEMON_FIRST_FD == SANDBOX_FIRST_FD + 1, "the monitor's is the first");
 
 struct storage_daemon {
     struct helper_process process;
@@ -200,14 +201,20 @@ static int start_process(const struct storage_daemon_spec *spec, struct storage_
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return error_set(err, errno, "no socket for " PROGRAM ": %m");
     cleanup_close int mine = ends[0], theirs = ends[1];
+    cleanup_free int *fds = calloc(spec->pass_fd_count + 1, sizeof *fds);
+    if (!fds)
+        return error_set(err, ENOMEM, "out of memory");
+    fds[0] = theirs;
+    if (spec->pass_fd_count)
+        memcpy(fds + 1, spec->pass_fds, spec->pass_fd_count * sizeof *fds);
     static const char *const argv[] = {PROGRAM,     "--chardev",       "socket,id=monitor,fd=3",
                                        "--monitor", "chardev=monitor", NULL};
     const struct sandbox_spec sandbox = {
         .argv = argv,
         .read_paths = spec->read_paths,
         .write_paths = spec->write_paths,
-        .pass_fds = &theirs,
-        .pass_fd_count = 1,
+        .pass_fds = fds,
+        .pass_fd_count = spec->pass_fd_count + 1,
         .memory_bytes = spec->memory_bytes,
         .without_landlock = spec->without_landlock,
     };

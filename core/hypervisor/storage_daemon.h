@@ -24,6 +24,8 @@
 #include "base/error.h"
 #include "hypervisor/qmp.h"
 
+#define STORAGE_DAEMON_FIRST_FD 4 /* after the monitor's */
+
 struct storage_daemon;
 
 struct storage_daemon_spec {
@@ -35,6 +37,12 @@ struct storage_daemon_spec {
      */
     const char *const *read_paths;
     const char *const *write_paths;
+    /*
+     * Descriptors that it gets, for reading too; the first is number STORAGE_DAEMON_FIRST_FD in it, so that a
+     * "filename" of /proc/self/fd/N, with that number, is exactly this file, whatever its name leads to.
+     */
+    const int *pass_fds;
+    size_t pass_fd_count;
     /*
      * Opened in this order; borrowed. For each:
      *   "node-name"  as block_node_name_is_legal wants it

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* What the ending of a file's name says; see endings.h. */
-#include "catalog/endings.h"
+#include "base/endings.h"
 
 #include <stddef.h>
 #include <string.h>

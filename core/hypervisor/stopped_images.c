@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See stopped_images.h. */
+#include "hypervisor/stopped_images.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/text.h"
+#include "format/json_parse.h"
+#include "hypervisor/image_claim.h"
+#include "hypervisor/qmp_arguments.h"
+
+/* What it may allocate: its start, copying, and the tables of each image that it keeps (at most 32 MiB). */
+#define MEMORY_BYTES       ((size_t)1 << 30)
+#define MEMORY_BYTES_IMAGE ((size_t)64 << 20)
+
+#define PATH_SIZE sizeof "/proc/self/fd/4294967295"
+
+struct node {
+    char name[16];
+    char path[PATH_SIZE]; /* in the daemon */
+    char data_path[PATH_SIZE];
+    bool open;
+};
+
+struct stopped_images {
+    struct stopped_images_spec spec;
+    struct block_engine engine;
+    struct node *nodes;           /* spec.count */
+    char (*new_paths)[PATH_SIZE]; /* spec.create_count */
+};
+
+/* ---- which files ---- */
+
+/* The descriptors that the daemon gets, and those of them that it may write to, as paths here. */
+struct files {
+    int *fds;
+    char (*texts)[PATH_SIZE];
+    const char **write_paths;
+    size_t count, writable;
+};
+
+static void files_done(struct files *files)
+{
+    free(files->fds);
+    free(files->texts);
+    free(files->write_paths);
+}
+
+static void add_file(struct files *files, int fd, bool writable, char path[PATH_SIZE])
+{
+    if (writable) {
+        char *text = files->texts[files->writable];
+        snprintf(text, PATH_SIZE, "/proc/self/fd/%d", fd);
+        files->write_paths[files->writable++] = text;
+    }
+    snprintf(path, PATH_SIZE, "/proc/self/fd/%zu", STORAGE_DAEMON_FIRST_FD + files->count);
+    files->fds[files->count++] = fd;
+}
+
+static int collect_files(struct stopped_images *images, struct files *files)
+{
+    const struct stopped_images_spec *spec = &images->spec;
+    size_t most = 2 * spec->count + spec->create_count;
+    files->fds = calloc(most + 1, sizeof *files->fds);
+    files->texts = calloc(most + 1, sizeof *files->texts);
+    files->write_paths = calloc(most + 1, sizeof *files->write_paths);
+    if (!files->fds || !files->texts || !files->write_paths)
+        return -ENOMEM;
+    for (size_t i = 0; i < spec->count; i++) {
+        const struct stopped_image *image = &spec->images[i];
+        add_file(files, image->fd, image->writable, images->nodes[i].path);
+        if (image->data_fd >= 0)
+            add_file(files, image->data_fd, image->writable, images->nodes[i].data_path);
+    }
+    for (size_t i = 0; i < spec->create_count; i++)
+        add_file(files, spec->create[i], true, images->new_paths[i]);
+    return 0;
+}
+
+/* ---- nodes ---- */
+
+static int add_node(struct stopped_images *images, struct json_object *node, struct error *err)
+{
+    if (!node)
+        return error_set(err, ENOMEM, "out of memory");
+    return storage_daemon_add_node(images->engine.daemon, node, images->spec.timeout_ms, err);
+}
+
+static struct json_object *new_node(const char *driver, const char *name, bool writable)
+{
+    struct json_object *node = json_object_new_object();
+    qmp_add_string(&node, "driver", driver);
+    qmp_add_string(&node, "node-name", name);
+    qmp_add_bool(&node, "read-only", !writable);
+    qmp_add_string(&node, "discard", "unmap");
+    return node;
+}
+
+static int open_file(struct stopped_images *images, const struct stopped_image *image, int fd,
+                     const char *name, const char *path, struct error *err)
+{
+    struct stat file;
+    if (fstat(fd, &file) < 0)
+        return error_set(err, errno, "%m");
+    if (!S_ISREG(file.st_mode) && !S_ISBLK(file.st_mode))
+        return error_set(err, EINVAL, "neither a file nor a block device");
+    cleanup_json struct json_object *node =
+        new_node(S_ISBLK(file.st_mode) ? "host_device" : "file", name, image->writable);
+    qmp_add_string(&node, "filename", path);
+    return add_node(images, node, err);
+}
+
+static bool knows_backing_files(enum image_format format)
+{
+    return format == IMAGE_FORMAT_QCOW2 || format == IMAGE_FORMAT_QCOW || format == IMAGE_FORMAT_QED ||
+           format == IMAGE_FORMAT_VMDK;
+}
+
+static int open_image(struct stopped_images *images, size_t index, struct error *err)
+{
+    const struct stopped_image *image = &images->spec.images[index];
+    const struct node *made = &images->nodes[index];
+    char file[24], data[24];
+    snprintf(file, sizeof file, "f%zu", index);
+    snprintf(data, sizeof data, "d%zu", index);
+    int rc = open_file(images, image, image->fd, file, made->path, err);
+    if (rc == 0 && image->data_fd >= 0)
+        rc = open_file(images, image, image->data_fd, data, made->data_path, err);
+    if (rc < 0)
+        return rc;
+    cleanup_json struct json_object *node =
+        new_node(image_format_name(image->format), made->name, image->writable);
+    qmp_add_string(&node, "file", file);
+    if (image->data_fd >= 0)
+        qmp_add_string(&node, "data-file", data);
+    const char *backing = stopped_images_backing_node(images, index);
+    if (backing)
+        qmp_add_string(&node, "backing", backing);
+    else if (knows_backing_files(image->format) && node)
+        json_object_object_add(node, "backing", NULL);
+    return add_node(images, node, err);
+}
+
+/* The image can't be opened: says which one, and who has it where that is the reason. Our own daemon, which
+ * would be among those, has to have ended. */
+static int explain(const struct stopped_images *images, size_t index, struct error *err)
+{
+    const struct stopped_image *image = &images->spec.images[index];
+    if (err->code != EBUSY) {
+        stopped_images_clean(images, err);
+        return strstr(err->text, image->name) ? -err->code : error_prefix(err, "%s", image->name);
+    }
+    char holders[ERROR_TEXT_MAX / 2], others[ERROR_TEXT_MAX / 4];
+    size_t found = image_claim_holders(image->fd, holders, sizeof holders);
+    if (found == 0 && image->data_fd >= 0 && image_claim_holders(image->data_fd, others, sizeof others) > 0)
+        return error_set(err, EBUSY, "the data file of %s is in use by %s", image->name, others);
+    return error_set(err, EBUSY, "%s is in use by %s", image->name, holders);
+}
+
+/* Each after its backing, in whatever order they are given. */
+static int open_images(struct stopped_images *images, size_t *failed, struct error *err)
+{
+    const struct stopped_images_spec *spec = &images->spec;
+    size_t left = spec->count;
+    while (left > 0) {
+        size_t before = left;
+        for (size_t i = 0; i < spec->count; i++) {
+            int backing = spec->images[i].backing;
+            if (images->nodes[i].open || (backing >= 0 && !images->nodes[backing].open))
+                continue;
+            int rc = open_image(images, i, err);
+            if (rc < 0) {
+                *failed = i;
+                return rc;
+            }
+            images->nodes[i].open = true;
+            left--;
+        }
+        if (left == before)
+            return error_set(err, EINVAL, "images that are each other's backing files");
+    }
+    return 0;
+}
+
+/* ---- beginning and end ---- */
+
+static int check(const struct stopped_images_spec *spec, struct error *err)
+{
+    for (size_t i = 0; i < spec->count; i++) {
+        const struct stopped_image *image = &spec->images[i];
+        bool has_backing = image->backing >= 0;
+        if (image->backing >= (int)spec->count || (has_backing && !knows_backing_files(image->format)))
+            return error_set(err, EINVAL, "%s can't have that backing file", image->name);
+    }
+    return 0;
+}
+
+/* Errors leave no daemon running. */
+static int start(struct stopped_images *images, struct error *err)
+{
+    cleanup(files_done) struct files files = {0};
+    if (collect_files(images, &files) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    const struct storage_daemon_spec daemon = {
+        .write_paths = files.write_paths,
+        .pass_fds = files.fds,
+        .pass_fd_count = files.count,
+        .memory_bytes = MEMORY_BYTES + images->spec.count * MEMORY_BYTES_IMAGE,
+        .timeout_ms = images->spec.timeout_ms,
+    };
+    int rc = storage_daemon_start(&daemon, &images->engine.daemon, err);
+    if (rc < 0)
+        return rc;
+    images->engine.qmp = storage_daemon_qmp(images->engine.daemon);
+    size_t failed = SIZE_MAX;
+    struct error why = {0};
+    rc = open_images(images, &failed, &why);
+    if (rc == 0)
+        return 0;
+    storage_daemon_stop(images->engine.daemon, images->spec.timeout_ms, NULL);
+    images->engine.daemon = NULL;
+    if (failed < images->spec.count)
+        explain(images, failed, &why);
+    return error_set(err, -rc, "%s", why.text);
+}
+
+int stopped_images_begin(const struct stopped_images_spec *spec, struct stopped_images **images,
+                         struct error *err)
+{
+    int rc = check(spec, err);
+    if (rc < 0)
+        return rc;
+    cleanup(stopped_images_drop) struct stopped_images *made = calloc(1, sizeof *made);
+    if (!made)
+        return error_set(err, ENOMEM, "out of memory");
+    made->spec = *spec;
+    made->engine.timeout_ms = spec->timeout_ms;
+    made->nodes = calloc(spec->count + 1, sizeof *made->nodes);
+    made->new_paths = calloc(spec->create_count + 1, sizeof *made->new_paths);
+    if (!made->nodes || !made->new_paths)
+        return error_set(err, ENOMEM, "out of memory");
+    for (size_t i = 0; i < spec->count; i++)
+        snprintf(made->nodes[i].name, sizeof made->nodes[i].name, "n%u", (unsigned)i);
+    rc = start(made, err);
+    if (rc < 0)
+        return rc;
+    *images = steal_pointer(made);
+    return 0;
+}
+
+const struct block_engine *stopped_images_engine(const struct stopped_images *images)
+{
+    return &images->engine;
+}
+
+const char *stopped_images_node(const struct stopped_images *images, size_t index)
+{
+    return images->nodes[index].name;
+}
+
+const char *stopped_images_backing_node(const struct stopped_images *images, size_t index)
+{
+    int backing = images->spec.images[index].backing;
+    return backing < 0 ? NULL : images->nodes[backing].name;
+}
+
+const char *stopped_images_new_path(const struct stopped_images *images, size_t index)
+{
+    return images->new_paths[index];
+}
+
+/* What the file is called that has this path in the daemon; NULL: it was not given. */
+static const char *name_of_path(const struct stopped_images *images, const char *path, size_t length)
+{
+    for (size_t i = 0; i < images->spec.count; i++) {
+        const struct node *node = &images->nodes[i];
+        if ((strncmp(node->path, path, length) == 0 && !node->path[length]) ||
+            (strncmp(node->data_path, path, length) == 0 && !node->data_path[length]))
+            return images->spec.images[i].name;
+    }
+    for (size_t i = 0; i < images->spec.create_count; i++)
+        if (strncmp(images->new_paths[i], path, length) == 0 && !images->new_paths[i][length])
+            return "a new file";
+    return NULL;
+}
+
+void stopped_images_clean(const struct stopped_images *images, struct error *err)
+{
+    static const char prefix[] = "/proc/self/fd/";
+    cleanup_text struct text clean = {0};
+    if (!err || !strstr(err->text, prefix))
+        return;
+    const char *from = err->text, *found;
+    while ((found = strstr(from, prefix))) {
+        size_t length = sizeof prefix - 1 + strspn(found + sizeof prefix - 1, "0123456789");
+        const char *name = name_of_path(images, found, length);
+        text_append(&clean, from, (size_t)(found - from));
+        if (name)
+            text_append_string(&clean, name);
+        else
+            text_append(&clean, found, length);
+        from = found + length;
+    }
+    text_append_string(&clean, from);
+    if (!clean.failed)
+        error_set(err, err->code, "%s", clean.data);
+}
+
+int stopped_images_end(struct stopped_images *images, struct error *err)
+{
+    if (!images)
+        return 0;
+    int rc = storage_daemon_stop(images->engine.daemon, images->spec.timeout_ms, err);
+    free(images->nodes);
+    free(images->new_paths);
+    free(images);
+    return rc;
+}
+
+void stopped_images_drop(struct stopped_images **images)
+{
+    stopped_images_end(*images, NULL);
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The images of disks that no QEMU has open, as block nodes in a storage daemon of our own.
+ *
+ * Images are given as open descriptors, checked by the caller; the daemon opens exactly these files anew, in
+ * QEMU's usual way, with its locks. Nothing is opened because an image names it: each backing and data file
+ * is one that is given here, or there is none. The daemon reaches these files only, and those that are not
+ * `writable` it can't write to.
+ *
+ * New files that are to become overlays (block_overlay.h) are given when the daemon is started too, empty;
+ * with no images at all it is a daemon for making them, and one makes any number. Two may be made at once.
+ *
+ * One thread at a time.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+#include "base/image_format.h"
+#include "hypervisor/block_nodes.h"
+
+struct stopped_image {
+    const char *name; /* for texts */
+    int fd;           /* a regular file or block device, open in any mode */
+    enum image_format format;
+    bool writable;
+    int backing; /* where in the array its backing image is, before or after it; -1: none, whatever it says */
+    int data_fd; /* its external data file, as writable as itself; -1: none */
+};
+
+struct stopped_images_spec {
+    const struct stopped_image *images; /* all borrowed, until stopped_images_end; may be NULL with count 0 */
+    size_t count;
+    const int *create; /* new files, for stopped_images_new_path */
+    size_t create_count;
+    int timeout_ms; /* for the start, each command, and the end */
+};
+
+struct stopped_images;
+
+/*
+ * Starts the daemon and opens the images. Errors: EBUSY where somebody else has one open, with who that may
+ * be; EINVAL for a graph that is none, or for what an image's own header says; as storage_daemon_start.
+ */
+int stopped_images_begin(const struct stopped_images_spec *spec, struct stopped_images **images,
+                         struct error *err);
+
+/* What the commands in block_*.h take; borrowed. */
+const struct block_engine *stopped_images_engine(const struct stopped_images *images);
+
+/* The node of an image, with its format: "n0" for the first; borrowed. */
+const char *stopped_images_node(const struct stopped_images *images, size_t index);
+
+/* The node that is the image's backing; NULL: none. */
+const char *stopped_images_backing_node(const struct stopped_images *images, size_t index);
+
+/* The absolute path by which the daemon, and nobody else, reaches the `index`th of the new files; borrowed.
+ */
+const char *stopped_images_new_path(const struct stopped_images *images, size_t index);
+
+/* Puts the images' names where a text of QEMU's has the paths by which it knows them. */
+void stopped_images_clean(const struct stopped_images *images, struct error *err);
+
+/*
+ * Has the daemon flush and close all images, waits for its end, and frees. Takes NULL. Errors: as
+ * storage_daemon_stop.
+ */
+int stopped_images_end(struct stopped_images *images, struct error *err);
+
+/* The same where the outcome does not matter; for cleanup(). */
+void stopped_images_drop(struct stopped_images **images);
