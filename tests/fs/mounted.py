@@ -157,6 +157,16 @@ class Mounted:
         self.process.wait()
         self.process = None
 
+    def wait_for_orphans(self):
+        """Helpers of a killed daemon end by themselves; only then are the images free again."""
+
+        def gone():
+            for pid in children() - self._children_before:
+                os.waitpid(pid, os.WNOHANG)
+            return not children() - self._children_before
+
+        wait_for(gone, f"the end of {[process_name(pid) for pid in children() - self._children_before]}")
+
     def remount(self, options=None):
         self.unmount()
         if options is not None:

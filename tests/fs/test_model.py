@@ -104,6 +104,7 @@ class Sequence:
         self.killed += 1
         self.history[-1] += f"  [killed {f'at {point}' if point else f'after {delay * 1000:.1f} ms'}]"
         run("umount", "--lazy", self.mount.mountpoint)
+        self.mount.wait_for_orphans()
         self.mount.mount()
         self.settle(step, outcome[0])
 
