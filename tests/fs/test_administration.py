@@ -111,10 +111,10 @@ def test_last_error():
     """The last 20 failures, newest first, with time, pid, command, errno; the shell's writer sees the errno itself"""
     with Mounted(domains.web1) as mount:
         for number in range(25):
-            command_refused(errno.EINVAL, mount, "web1", "create", f"one wrong{number}", [f"wrong{number}", "create"])
+            command_refused(errno.EINVAL, mount, "web1", "create", f"one wrong{number}", [f"wrong{number}"])
         lines = mount.text("web1", "last_error").splitlines()
         equal(len(lines), 20)
-        assert "wrong24" in lines[0] and "wrong5" in lines[19], lines
+        assert "wrong24" in lines[0] and "wrong5" in lines[19] and all("create" in line for line in lines), lines
         result = subprocess.run(["sh", "-c", 'echo "one wrong" >"$0"', mount.path("web1", "create")], capture_output=True, text=True)
         assert result.returncode != 0 and "nvalid" in result.stderr, result
         assert "wrong24" in mount.service_log() or "wrong" in mount.service_log(), "the log does not tell of it"
@@ -150,22 +150,53 @@ def test_events():
             os.close(handle)
 
 
+def big(source):
+    """A domain that takes a moment to copy."""
+    make.filled(os.path.join(source, "big.img"), 400 * make.MIB)
+    make.definition(source, "web1", disks=[make.disk("big.img", image_format="raw")], follows=True)
+
+
+class InBackground:
+    """A command of snapshot `one` in a thread; `outcome` is empty, or has what it said or its errno."""
+
+    def __init__(self, mount, verb, words):
+        self.outcome = []
+        self.thread = threading.Thread(target=self.work, args=(mount, verb, words))
+        self.thread.start()
+
+    def work(self, mount, verb, words):
+        try:
+            self.outcome.append(command_of(mount, "web1", "one", verb, words))
+        except OSError as error:
+            self.outcome.append(error.errno)
+
+
 def test_a_second_opener():
     """While a command runs in a control file, a second opener for writing waits, or gets EBUSY with O_NONBLOCK"""
-    with Mounted(domains.web1) as mount:
-        handle = os.open(mount.path("web1", "create"), os.O_WRONLY)
-        try:
-            os.write(handle, b'{ "name": ')  # a document that is not complete: its command runs
-            fails_with(errno.EBUSY, os.open, mount.path("web1", "create"), os.O_WRONLY | os.O_NONBLOCK)
-            waiting = subprocess.Popen(["sh", "-c", 'echo one >"$0"', mount.path("web1", "create")])
-            time.sleep(0.2)
-            equal(waiting.poll(), None, "a second opener does not wait")
-            waiting.send_signal(signal.SIGINT)
-            waiting.wait()
-            equal(mount.snapshots("web1"), [])
-        finally:
-            os.close(handle)
-        create(mount, "two")
+    with Mounted(big) as mount:
+        create(mount, "one disk=vda:external")
+        path = mount.path("web1", "snapshots", "one", "clone")
+        first = InBackground(mount, "clone", "web2 full")
+        wait_for(lambda: administer.jobs(mount, "web1") or first.outcome, "the copy")
+        codes = []
+        waiting = subprocess.Popen(["sh", "-c", 'echo web3 >"$0"', path])
+        interrupted = subprocess.Popen(["sh", "-c", 'echo web4 >"$0"', path], stderr=subprocess.DEVNULL)
+        while not first.outcome:
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError as error:
+                codes.append(error.errno)
+            if len(codes) == 3:
+                interrupted.send_signal(signal.SIGINT)
+                interrupted.wait()
+                assert not first.outcome, "an opener that waits can't be interrupted"
+            time.sleep(0.01)
+        first.thread.join()
+        assert codes and set(codes) == {errno.EBUSY}, codes
+        assert isinstance(first.outcome[0], str), first.outcome
+        equal(waiting.wait(), 0)
+        interrupted.wait()
+        equal(sorted(name for name in os.listdir(mount.mountpoint) if not name.startswith(".")), ["web1", "web2", "web3"])
 
 
 def test_seen_at_once():
@@ -270,24 +301,11 @@ def many(source, count):
 
 def test_jobs():
     """A long operation is seen in jobs/ with its progress, and `cancel` undoes it: EINTR"""
-
-    def prepare(source):
-        make.filled(os.path.join(source, "big.img"), 400 * make.MIB)
-        make.definition(source, "web1", disks=[make.disk("big.img", image_format="raw")], follows=True)
-
-    with Mounted(prepare) as mount:
+    with Mounted(big) as mount:
         create(mount, "one disk=vda:external")
-        outcome, seen = [], []
-
-        def clone():
-            try:
-                outcome.append(command_of(mount, "web1", "one", "clone", "web2 full"))
-            except OSError as error:
-                outcome.append(error.errno)
-
-        thread = threading.Thread(target=clone)
-        thread.start()
-        while not outcome:
+        seen = []
+        copy = InBackground(mount, "clone", "web2 full")
+        while not copy.outcome:
             for number in administer.jobs(mount, "web1"):
                 try:
                     where = mount.path("web1", "jobs", number)
@@ -297,10 +315,10 @@ def test_jobs():
                 except OSError as error:
                     assert error.errno in (errno.ENOENT, errno.ESTALE), error
             time.sleep(0.005)
-        thread.join()
+        copy.thread.join()
         assert seen and "clone" in seen[0][0], f"it was not seen in jobs/: {seen}"
         assert int(seen[0][1].split()[0].rstrip("%")) <= 100, seen
-        equal(outcome, [errno.EINTR])
+        equal(copy.outcome, [errno.EINTR])
         assert "web2" not in os.listdir(mount.mountpoint)
         equal([name for name in administer.names_beside(mount) if "web2" in name], [])
         command_of(mount, "web1", "one", "clone", "web2 full")
