@@ -325,6 +325,30 @@ def test_jobs():
         administer.wait_idle(mount)
 
 
+def test_side_by_side():
+    """While a long operation runs, reads in the same domain and operations on others go on; the next on it waits"""
+
+    def prepare(source):
+        big(source)
+        make.write(make.image(source, "other.qcow2", "8M"), "1 0 64k")
+
+    with Mounted(prepare) as mount:
+        create(mount, "one disk=vda:external")
+        copy = InBackground(mount, "clone", "web2 full")
+        wait_for(lambda: administer.jobs(mount, "web1") or copy.outcome, "the copy")
+        with open(mount.frozen("web1", "one"), "rb") as file:
+            assert len(file.read(1 << 20)) == 1 << 20
+        equal(len(mount.snapshots("web1")), 1)
+        take(mount, "elsewhere", "other")
+        assert not copy.outcome, "another domain, or a reader, has waited for the copy"
+        following = subprocess.Popen(["mkdir", snapshot_path(mount, "web1", "two")])
+        assert not copy.outcome
+        equal(following.wait(), 0)
+        assert copy.outcome, "two operations ran on one domain at once"
+        copy.thread.join()
+        equal(mount.snapshots("web1"), ["one", "two"])
+
+
 def test_read_only():
     """With ro: EROFS for everything, and what was administered before is seen"""
     with Mounted(domains.web1) as mount:

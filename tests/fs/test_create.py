@@ -34,6 +34,7 @@ def test_rows_that_work():
         ("disk=vda:no", {"vdb": "external"}),
         ("disk=vdb:no", {"vda": "internal"}),
         ("disk=vda:internal disk=vdb:no", {"vda": "internal"}),
+        ("quiesce=require", {"vda": "internal", "vdb": "external"}),
     )
     for disks, wanted in rows:
         for memory, only in itertools.product(EVERY_MEMORY, EVERY_ONLY):

@@ -238,6 +238,20 @@ def test_rm_r():
                 it.is_now({"a": None, "c": "a", "d": "a"}, "a")
 
 
+def test_unlinking_alone():
+    """Unlinking what is inside a snapshot does nothing: where the rmdir does not come, all is there again"""
+    with Tree("external") as it:
+        mount = it.mount
+        with Unchanged(mount):
+            for name in ("state", "created", "parent", "disks/vda.raw", "children/c", "delete", "snapshot.json"):
+                os.unlink(os.path.join(snapshot_path(mount, "web1", "b"), name))
+            for name in ("disks", "children"):
+                os.rmdir(os.path.join(snapshot_path(mount, "web1", "b"), name))
+            assert administer.frozen_bytes(mount, "web1", "b") == it.before["b"]
+            equal(mount.text("web1", "snapshots", "b", "state"), "shutoff\n")
+            equal(sorted(os.listdir(mount.path("web1", "snapshots", "b", "children"))), ["c", "d"])
+
+
 def test_rm_r_of_all_snapshots():
     """rm -r snapshots/* deletes them all"""
     for program in rm_programs():

@@ -236,6 +236,31 @@ def test_helpers_that_die():
             administer.check_image(path, leaks_allowed=True)
 
 
+def test_end_in_the_middle():
+    """Ended by a signal in the middle of an operation: it is undone or finished, soon, and answered"""
+    for number in (signal.SIGTERM, signal.SIGINT):
+
+        def prepare(source):
+            make.filled(os.path.join(source, "big.img"), 400 * make.MIB)
+            make.definition(source, "web1", disks=[make.disk("big.img", image_format="raw")], follows=True)
+
+        with Mounted(prepare) as mount:
+            create(mount, "one disk=vda:external")
+            writer = subprocess.Popen(["sh", "-c", 'echo "web2 full" >"$0"', mount.path("web1", "snapshots", "one", "clone")], stderr=subprocess.DEVNULL)
+            wait_for(lambda: administer.jobs(mount, "web1") or writer.poll() is not None, "the copy")
+            mount.process.send_signal(number)
+            begin = time.monotonic()
+            status = mount.process.wait()
+            assert time.monotonic() < begin + 60, "it took long"
+            mount.process = None
+            done = writer.wait() == 0
+            equal(status, 0)
+            mount.mount()
+            equal("web2" in os.listdir(mount.mountpoint), done)
+            equal(bool([name for name in administer.names_beside(mount) if "web2" in name]), done)
+            equal(mount.snapshots("web1"), ["one"])
+
+
 def test_source_read_only():
     """Where the source can't be written administration is EROFS"""
     with domains.small_file_system(64) as directory:
