@@ -33,6 +33,7 @@ static int give_positions(struct assembly *assembly)
             draft_problem(draft, "disk %s is left out: a domain has at most %d disks in all its life",
                           draft->disks[i].target, DOMAIN_DISKS_MAX);
             scan_chain_done(&draft->disks[i].chain);
+            free(draft->disks[i].layers);
             continue;
         }
         next += position == next;
@@ -43,40 +44,61 @@ static int give_positions(struct assembly *assembly)
     return 0;
 }
 
-static int add_layers(struct assembly *assembly, size_t index)
+/* What the store knows of the disk; NULL: nothing. */
+static const struct state_disk *disk_state(const struct assembly *assembly, size_t index)
+{
+    const struct state_domain *known = assembly->draft->state;
+    return known && known->is_administered ? state_find_disk(known, assembly->positions[index]) : NULL;
+}
+
+static int add_layer(struct assembly *assembly, size_t index, size_t at)
 {
     struct draft *draft = assembly->draft;
     struct domain *domain = assembly->domain;
-    const struct scan_chain *chain = &draft->disks[index].chain;
-    struct layer **layers = calloc(chain->count ? chain->count : 1, sizeof *layers);
-    assembly->layers[index] = layers;
-    if (!layers)
+    const struct scan_image *image = draft->disks[index].layers[at].image;
+    const struct state_disk *state = disk_state(assembly, index);
+    const char *path = path_in_store(assembly->input->source, image->path);
+    struct layer *layer = calloc(1, sizeof *layer);
+    if (!layer)
         return -ENOMEM;
-    for (size_t i = chain->count; i-- > 0;) {
-        const struct scan_image *image = chain->images[i];
-        struct layer *layer = calloc(1, sizeof *layer);
-        if (!layer)
-            return -ENOMEM;
-        domain->layers[domain->layer_count++] = layer;
-        layers[i] = layer;
-        *layer = (struct layer){
-            .path = strdup(image->path),
-            .remote = image->is_remote,
-            .format = image->format,
-            .identity = image->identity,
-            .backing = i + 1 < chain->count ? layers[i + 1] : NULL,
-            .size = image->size,
-            .active = i == 0,
-        };
-        if (!layer->path)
-            return -ENOMEM;
-        if (image->info && image->info->encrypted)
-            draft_problem(draft, "%s is encrypted: its frozen disks can't be read", image->path);
-        if (image->info && image->info->problem)
-            draft_problem(draft, "%s", image->info->problem);
-        if (image->size_problem)
-            draft_problem(draft, "%s", image->size_problem);
+    domain->layers[domain->layer_count++] = layer;
+    assembly->layers[index][at] = layer;
+    *layer = (struct layer){
+        .path = strdup(image->path),
+        .remote = image->is_remote,
+        .format = image->format,
+        .identity = image->identity,
+        .size = image->size,
+        .active = draft->disks[index].chain.count && at == 0,
+        .made = state && state_paths_have(draft->state->made, path),
+        .touched = state && state_paths_have(draft->state->touched, path),
+        .original = state && state->original && strcmp(state->original, path) == 0,
+    };
+    if (!layer->path)
+        return -ENOMEM;
+    if (image->info && image->info->encrypted)
+        draft_problem(draft, "%s is encrypted: its frozen disks can't be read", image->path);
+    if (image->info && image->info->problem)
+        draft_problem(draft, "%s", image->info->problem);
+    if (image->size_problem)
+        draft_problem(draft, "%s", image->size_problem);
+    return 0;
+}
+
+static int add_layers(struct assembly *assembly, size_t index)
+{
+    const struct draft_disk *disk = &assembly->draft->disks[index];
+    assembly->layers[index] = calloc(disk->layer_count + 1, sizeof **assembly->layers);
+    if (!assembly->layers[index])
+        return -ENOMEM;
+    for (size_t i = disk->layer_count; i-- > 0;) {
+        int r = add_layer(assembly, index, i);
+        if (r < 0)
+            return r;
     }
+    for (size_t i = 0; i < disk->layer_count; i++)
+        if (disk->layers[i].backing != DRAFT_NO_LAYER)
+            assembly->layers[index][i]->backing = assembly->layers[index][disk->layers[i].backing];
     return 0;
 }
 
@@ -86,7 +108,7 @@ static int add_disks(struct assembly *assembly)
     struct domain *domain = assembly->domain;
     size_t images = 0;
     for (size_t i = 0; i < draft->disk_count; i++)
-        images += draft->disks[i].chain.count;
+        images += draft->disks[i].layer_count;
     domain->disks = calloc(draft->disk_count ? draft->disk_count : 1, sizeof *domain->disks);
     domain->layers = calloc(images ? images : 1, sizeof *domain->layers);
     assembly->layers = calloc(draft->disk_count ? draft->disk_count : 1, sizeof *assembly->layers);
@@ -157,6 +179,24 @@ static int draw_serial(struct assembly *assembly, const struct group *group, uin
                                         domain->uuid ? domain->uuid : domain->name, name, serial);
 }
 
+/* The layer is frozen: it has what it had then, or is known to have something else now. */
+static void freeze_layer(struct assembly *assembly, const struct entry *entry, struct layer *layer,
+                         const struct freeze *freeze)
+{
+    layer->identity = freeze->layer;
+    layer->data_identity = freeze->data;
+    layer->changed = freeze->is_changed;
+    if (layer->remote)
+        layer->size = freeze->layer.size;
+    if (!freeze->is_changed)
+        return;
+    const struct scan_image *overlay = entry_overlay(assembly->draft, entry);
+    draft_problem(assembly->draft,
+                  "%s was changed by someone else since it was frozen: what stands on it can't be read%s%s%s",
+                  layer->path, overlay ? "; if the overlay on it (" : "", overlay ? overlay->path : "",
+                  overlay ? ") is no longer used, remove that" : "");
+}
+
 static int add_frozen(struct assembly *assembly, struct snapshot *snapshot, const struct entry *entry,
                       const struct freeze *freeze)
 {
@@ -171,17 +211,8 @@ static int add_frozen(struct assembly *assembly, struct snapshot *snapshot, cons
     atomic_init(&frozen->allocated, allocated);
     if (!entry->internal) {
         snapshot->is_protected = true;
-        layer->identity = freeze->layer;
-        layer->data_identity = freeze->data;
-        layer->changed = freeze->is_changed;
-        if (layer->remote)
-            layer->size = frozen->size = freeze->layer.size;
-        if (freeze->is_changed)
-            draft_problem(
-                assembly->draft,
-                "%s was changed by someone else since it was frozen: what stands on it can't be read; "
-                "if the overlay on it (%s) is no longer used, remove that",
-                layer->path, assembly->layers[entry->disk][entry->depth - 1]->path);
+        freeze_layer(assembly, entry, layer, freeze);
+        frozen->size = layer->size;
         return 0;
     }
     frozen->internal = internal_snapshot_copy(entry->internal);
@@ -191,6 +222,21 @@ static int add_frozen(struct assembly *assembly, struct snapshot *snapshot, cons
     if (__builtin_add_overflow(snapshot->memory_size, entry->internal->vm_state_size, &snapshot->memory_size))
         snapshot->memory_size = UINT64_MAX;
     return 0;
+}
+
+/* What the store tells of a snapshot, and the images don't. */
+static int restore_attributes(struct snapshot *snapshot, const struct state_snapshot *known)
+{
+    snapshot->serial = known->serial;
+    snapshot->created = (struct timespec){known->created_sec, known->created_nsec};
+    snapshot->state = known->state;
+    snapshot->consistency = known->consistency;
+    snapshot->is_protected = known->is_protected;
+    if (!known->description)
+        return 0;
+    free(snapshot->description);
+    snapshot->description = strdup(known->description);
+    return snapshot->description ? 0 : -ENOMEM;
 }
 
 static int add_snapshot(struct assembly *assembly, const struct group *group)
@@ -219,19 +265,22 @@ static int add_snapshot(struct assembly *assembly, const struct group *group)
     }
     /* Memory makes it a checkpoint of a domain that ran; without it, nothing is known that is better than
      * what a crash leaves. */
+    const struct state_domain *known = assembly->draft->state;
+    if (group->known && known->is_administered)
+        return restore_attributes(snapshot, group->known);
     snapshot->state = snapshot->memory_size ? SNAPSHOT_STATE_RUNNING : SNAPSHOT_STATE_UNKNOWN;
     snapshot->consistency = snapshot->memory_size ? CONSISTENCY_CHECKPOINT : CONSISTENCY_CRASH;
     return draw_serial(assembly, group, &snapshot->serial);
 }
 
-/* The entry of the next layer below in the same chain, or NULL. */
+/* The entry of the layer that this one stands on, or NULL. */
 static const struct entry *layer_below(const struct assembly *assembly, const struct entry *entry)
 {
-    const struct entry *first = assembly->entries.list;
-    while (entry > first && entry[-1].disk == entry->disk) {
-        entry--;
-        if (!entry->internal)
-            return entry;
+    size_t below = assembly->draft->disks[entry->disk].layers[entry->depth].backing;
+    for (size_t i = 0; below != DRAFT_NO_LAYER && i < assembly->entries.count; i++) {
+        const struct entry *other = &assembly->entries.list[i];
+        if (other->disk == entry->disk && other->depth == below && !other->internal)
+            return other;
     }
     return NULL;
 }
@@ -256,7 +305,7 @@ static const struct group *parent_of(const struct assembly *assembly, const stru
  * snapshot; and if no internal snapshot in an active layer is younger, since nobody knows whether the domain
  * went back to that one.
  */
-static const struct group *current_of(const struct assembly *assembly)
+static const struct group *current_by_images(const struct assembly *assembly)
 {
     const struct draft *draft = assembly->draft;
     const struct group *current = NULL;
@@ -264,7 +313,7 @@ static const struct group *current_of(const struct assembly *assembly)
     bool has_internal = false;
     for (size_t i = 0; i < assembly->entries.count; i++) {
         const struct entry *entry = &assembly->entries.list[i];
-        if (entry->internal && entry->depth == 0) {
+        if (entry->internal && entry_is_active(draft, entry)) {
             struct timespec time = entry_time(draft, entry, NULL);
             if (!has_internal || is_later(time, internal_at))
                 internal_at = time;
@@ -280,6 +329,88 @@ static const struct group *current_of(const struct assembly *assembly)
         }
     }
     return has_internal && !is_later(frozen_at, internal_at) ? NULL : current;
+}
+
+/* ---- Of administered domains: the store tells ---- */
+
+static struct group *group_of_serial(const struct assembly *assembly, uint64_t serial)
+{
+    for (size_t i = 0; i < assembly->groups.count; i++)
+        if (assembly->groups.list[i]->known && assembly->groups.list[i]->known->serial == serial)
+            return assembly->groups.list[i];
+    return NULL;
+}
+
+/* The snapshot of this serial, or its nearest ancestor that is there: others can have gone by another
+ * program's doing. */
+static const struct group *nearest(const struct assembly *assembly, uint64_t serial)
+{
+    const struct state_domain *known = assembly->draft->state;
+    for (size_t steps = 0; serial && steps <= known->snapshot_count; steps++) {
+        const struct group *group = group_of_serial(assembly, serial);
+        if (group)
+            return group;
+        const struct state_snapshot *gone = state_find_snapshot(known, serial);
+        serial = gone ? gone->parent : 0;
+    }
+    return NULL;
+}
+
+/* Another program has frozen what was the active layer: then this is the snapshot that came of it. */
+static const struct group *frozen_by_others(const struct assembly *assembly)
+{
+    const struct draft *draft = assembly->draft;
+    for (size_t i = 0; i < assembly->entries.count; i++) {
+        const struct entry *entry = &assembly->entries.list[i];
+        if (!entry->known && !entry->internal && entry->depth == 1 &&
+            draft->disks[entry->disk].chain.count > 1)
+            return entry->group;
+    }
+    return NULL;
+}
+
+static const struct group *administered_parent(const struct assembly *assembly, const struct group *group)
+{
+    const struct state_domain *known = assembly->draft->state;
+    if (group->known)
+        return nearest(assembly, group->known->parent);
+    return group == frozen_by_others(assembly) ? nearest(assembly, known->current)
+                                               : parent_of(assembly, group);
+}
+
+static const struct group *current_of(const struct assembly *assembly)
+{
+    const struct state_domain *known = assembly->draft->state;
+    if (!known || !known->is_administered)
+        return current_by_images(assembly);
+    const struct group *by_others = frozen_by_others(assembly);
+    return by_others ? by_others : nearest(assembly, known->current);
+}
+
+/* What deleted snapshots leave: layers that are frozen for what stands on them, and internal snapshots that
+ * are to go. */
+static int add_hidden(struct assembly *assembly)
+{
+    struct domain *domain = assembly->domain;
+    const struct entries *entries = &assembly->entries;
+    domain->released = calloc(entries->hidden_count + 1, sizeof *domain->released);
+    if (!domain->released)
+        return -ENOMEM;
+    for (size_t i = 0; i < entries->hidden_count; i++) {
+        const struct entry *entry = &entries->hidden[i];
+        struct layer *layer = assembly->layers[entry->disk][entry->depth];
+        if (!entry->internal) {
+            struct freeze freeze = entry_freeze(assembly->draft, entry);
+            freeze_layer(assembly, entry, layer, &freeze);
+            continue;
+        }
+        struct internal_snapshot *internal = internal_snapshot_copy(entry->internal);
+        if (!internal)
+            return -ENOMEM;
+        domain->released[domain->released_count++] =
+            (struct released){&domain->disks[entry->disk], layer, internal};
+    }
+    return 0;
 }
 
 static int add_snapshots(struct assembly *assembly)
@@ -299,10 +430,14 @@ static int add_snapshots(struct assembly *assembly)
         r = add_snapshot(assembly, groups->list[i]);
         groups->list[i]->snapshot = domain->snapshots[i];
     }
+    if (r == 0)
+        r = add_hidden(assembly);
     if (r < 0)
         return r;
+    const bool is_administered = assembly->draft->state && assembly->draft->state->is_administered;
     for (size_t i = 0; i < groups->count; i++) {
-        const struct group *parent = parent_of(assembly, groups->list[i]);
+        const struct group *parent = is_administered ? administered_parent(assembly, groups->list[i])
+                                                     : parent_of(assembly, groups->list[i]);
         groups->list[i]->snapshot->parent = parent ? parent->snapshot : NULL;
     }
     const struct group *current = current_of(assembly);
@@ -354,6 +489,19 @@ static int name_domain(struct assembly *assembly)
                                         domain->name, &domain->serial);
 }
 
+static int add_administration(struct assembly *assembly)
+{
+    const struct draft *draft = assembly->draft;
+    struct domain *domain = assembly->domain;
+    domain->may_switch_files =
+        draft->definition && (draft->definition->definition.follows ||
+                              (draft->definition->definition.launch && !draft->definition->distrust));
+    domain->is_incomplete = draft->is_incomplete;
+    domain->is_administered = assembly->state->is_administered;
+    domain->defaults = assembly->state->defaults ? strdup(assembly->state->defaults) : NULL;
+    return domain->defaults || !assembly->state->defaults ? 0 : -ENOMEM;
+}
+
 static int run(struct assembly *assembly)
 {
     struct draft *draft = assembly->draft;
@@ -374,6 +522,8 @@ static int run(struct assembly *assembly)
         assembly->domain->problem = strdup(draft->problem.data);
         r = assembly->domain->problem ? 0 : -ENOMEM;
     }
+    if (r == 0)
+        r = add_administration(assembly);
     return r == 0 && draft->problem.failed ? -ENOMEM : r;
 }
 

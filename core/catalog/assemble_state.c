@@ -43,13 +43,20 @@ static int fill_frozen(const struct assembly *assembly, const struct entry *entr
     return frozen->internal_id ? 0 : -ENOMEM;
 }
 
-static int copy_frozen(const struct state_frozen *from, struct state_frozen *copy)
+/* What the domain shows of the snapshot, for a store that tells it from now on. */
+static int fill_attributes(const struct assembly *assembly, const struct snapshot *from,
+                           struct state_snapshot *snapshot)
 {
-    *copy = *from;
-    copy->target = strdup(from->target);
-    copy->layer = strdup(from->layer);
-    copy->internal_id = copy_or_null(from->internal_id);
-    return copy->target && copy->layer && (copy->internal_id || !from->internal_id) ? 0 : -ENOMEM;
+    if (!assembly->state->is_administered)
+        return 0;
+    snapshot->parent = from->parent ? from->parent->serial : 0;
+    snapshot->created_sec = from->created.tv_sec;
+    snapshot->created_nsec = (uint32_t)from->created.tv_nsec;
+    snapshot->state = from->state;
+    snapshot->consistency = from->consistency;
+    snapshot->is_protected = from->is_protected;
+    snapshot->description = *from->description ? strdup(from->description) : NULL;
+    return snapshot->description || !*from->description ? 0 : -ENOMEM;
 }
 
 static int fill_snapshots(struct assembly *assembly)
@@ -62,7 +69,7 @@ static int fill_snapshots(struct assembly *assembly)
         snapshot->serial = group->snapshot->serial;
         snapshot->name = strdup(group->name);
         snapshot->frozen = calloc(group->count, sizeof *snapshot->frozen);
-        if (!snapshot->name || !snapshot->frozen)
+        if (!snapshot->name || !snapshot->frozen || fill_attributes(assembly, group->snapshot, snapshot) < 0)
             return -ENOMEM;
         for (size_t j = 0; j < group->count; j++) {
             int r = fill_frozen(assembly, group->entries[j], &snapshot->frozen[snapshot->frozen_count++]);
@@ -77,14 +84,14 @@ static int fill_snapshots(struct assembly *assembly)
 static bool is_incomplete(const struct draft *draft)
 {
     for (size_t i = 0; i < draft->disk_count; i++) {
-        const struct scan_chain *chain = &draft->disks[i].chain;
-        if (chain->problem)
+        const struct draft_disk *disk = &draft->disks[i];
+        if (disk->chain.problem)
             return true;
-        for (size_t j = 0; j < chain->count; j++)
-            if (chain->images[j]->info && chain->images[j]->info->problem)
+        for (size_t j = 0; j < disk->layer_count; j++)
+            if (disk->layers[j].image->info && disk->layers[j].image->info->problem)
                 return true;
     }
-    return false;
+    return draft->is_incomplete;
 }
 
 static int keep_missing_snapshots(struct assembly *assembly)
@@ -102,19 +109,76 @@ static int keep_missing_snapshots(struct assembly *assembly)
         const struct state_snapshot *from = &known->snapshots[i];
         if (is_there[i] || groups_find(&assembly->groups, from->name))
             continue;
-        struct state_snapshot *copy = &state->snapshots[state->snapshot_count++];
-        copy->serial = from->serial;
-        copy->name = strdup(from->name);
-        copy->frozen = calloc(from->frozen_count ? from->frozen_count : 1, sizeof *copy->frozen);
-        if (!copy->name || !copy->frozen)
+        if (state_snapshot_copy(from, &state->snapshots[state->snapshot_count]) < 0)
             return -ENOMEM;
-        for (size_t j = 0; j < from->frozen_count; j++) {
-            int r = copy_frozen(&from->frozen[j], &copy->frozen[copy->frozen_count++]);
-            if (r < 0)
-                return r;
-        }
+        state->snapshot_count++;
     }
     return 0;
+}
+
+/* ---- Administered domains ---- */
+
+static int copy_known_paths(char *const *from, char ***to)
+{
+    int r = 0;
+    for (; r == 0 && from && *from; from++)
+        r = state_paths_add(to, *from);
+    return r;
+}
+
+/* Which file is active: as the store knew, unless another program has put something on it. */
+static int fill_active(const struct assembly *assembly)
+{
+    const struct draft *draft = assembly->draft;
+    for (size_t i = 0; i < draft->disk_count; i++) {
+        struct state_disk *disk = state_find_disk(assembly->state, assembly->positions[i]);
+        if (!disk->active || draft->disks[i].chain.count == 0)
+            continue;
+        free(disk->active);
+        disk->active = strdup(path_in_store(assembly->input->source, draft->disks[i].chain.images[0]->path));
+        if (!disk->active)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* The layers and internal snapshots of deleted snapshots, as far as they are still there. */
+static int fill_hidden(const struct assembly *assembly, bool is_incomplete)
+{
+    const struct state_domain *known = assembly->draft->state;
+    struct state_domain *state = assembly->state;
+    state->hidden = calloc(known->hidden_count + 1, sizeof *state->hidden);
+    if (!state->hidden)
+        return -ENOMEM;
+    for (size_t i = 0; i < known->hidden_count; i++) {
+        const struct entry *entry = NULL;
+        for (size_t j = 0; j < assembly->entries.hidden_count && !entry; j++)
+            if (assembly->entries.hidden[j].known_frozen == &known->hidden[i])
+                entry = &assembly->entries.hidden[j];
+        if (!entry && !is_incomplete)
+            continue;
+        if (state_frozen_copy(&known->hidden[i], &state->hidden[state->hidden_count]) < 0)
+            return -ENOMEM;
+        state->hidden_count++;
+    }
+    return 0;
+}
+
+static int fill_administration(const struct assembly *assembly, bool is_incomplete)
+{
+    const struct state_domain *known = assembly->draft->state;
+    const struct domain *domain = assembly->domain;
+    struct state_domain *state = assembly->state;
+    if (!state->is_administered)
+        return 0;
+    state->current = domain->current ? domain->current->serial : is_incomplete ? known->current : 0;
+    state->operation = known->operation;
+    state->defaults = copy_or_null(known->defaults);
+    if ((known->defaults && !state->defaults) || copy_known_paths(known->made, &state->made) < 0 ||
+        copy_known_paths(known->touched, &state->touched) < 0)
+        return -ENOMEM;
+    int r = fill_active(assembly);
+    return r < 0 ? r : fill_hidden(assembly, is_incomplete);
 }
 
 static int fill_disks(struct assembly *assembly)
@@ -137,9 +201,13 @@ static int fill_disks(struct assembly *assembly)
         if (is_there)
             continue;
         struct state_disk *disk = &state->disks[state->disk_count++];
+        const struct state_disk *before = i < known_count ? &known->disks[i] : NULL;
         disk->position = position;
         disk->target = strdup(target);
-        if (!disk->target)
+        disk->active = before ? copy_or_null(before->active) : NULL;
+        disk->original = before ? copy_or_null(before->original) : NULL;
+        if (!disk->target ||
+            (before && ((before->active && !disk->active) || (before->original && !disk->original))))
             return -ENOMEM;
     }
     for (size_t i = 0; i < domain->disk_count; i++) {
@@ -164,6 +232,7 @@ int assembly_make_state(struct assembly *assembly)
     assembly->state = state;
     if (!state)
         return -ENOMEM;
+    state->is_administered = known && known->is_administered;
     state->serial = domain->serial;
     state->name = strdup(domain->name);
     state->uuid = copy_or_null(domain->uuid);
@@ -174,7 +243,10 @@ int assembly_make_state(struct assembly *assembly)
     int r = fill_disks(assembly);
     if (r == 0)
         r = fill_snapshots(assembly);
-    if (r == 0 && is_incomplete(assembly->draft))
+    const bool incomplete = is_incomplete(assembly->draft);
+    if (r == 0)
+        r = fill_administration(assembly, incomplete);
+    if (r == 0 && incomplete)
         r = keep_missing_snapshots(assembly);
     if (r == 0 && state->snapshot_count)
         qsort(state->snapshots, state->snapshot_count, sizeof *state->snapshots, compare_serial);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Publishing catalogs; see catalog.h.
+ * Publishing catalogs, and looking for what has changed; see catalog.h.
  *
- * Only one thread ever looks and saves: who makes the service, then the watcher's. So the scan, the members
- * and the store need no lock; the lock is for taking a reference to the catalog while another one is put in
- * its place.
+ * Only one thread ever looks: who makes the service, then the watcher's. What it scans is its own. The
+ * members and the store are also changed by those who administer domains (catalog_hold.c), under
+ * `members_lock`. The other lock is for taking a reference to the catalog while another one is put in its
+ * place.
  */
 #include "catalog/catalog.h"
 
@@ -20,12 +21,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "catalog/discover.h"
-#include "catalog/members.h"
-#include "catalog/notices.h"
-#include "catalog/remote_sizes.h"
 #include "catalog/scan.h"
-#include "catalog/usage.h"
-#include "catalog/watch.h"
+#include "catalog/service.h"
 
 #define INTERVAL_MS 1000
 
@@ -37,29 +34,6 @@
  * slow that what others do would show up too late. */
 #define REST_FACTOR 19
 #define REST_MAX_MS 1000
-
-struct catalog_service {
-    struct catalog_options options;
-    int directory; /* the source */
-    pthread_mutex_t lock;
-    struct catalog *catalog; /* protected by `lock` */
-
-    /* The watcher's: */
-    struct members members;
-    struct scan *scan;
-    struct contended *contended; /* borrowed from the scan */
-    size_t contended_count;
-    struct notices notices;
-    bool look_failed; /* and was logged */
-    time_t saved_at;
-
-    struct remote_sizes remote_sizes;
-    atomic_uint counted; /* frozen disks, since the last saving */
-    struct watch *watch;
-    struct usage *usage;
-    pthread_t watcher;
-    bool watching;
-};
 
 /* ---- Catalogs ---- */
 
@@ -138,8 +112,11 @@ struct catalog *catalog_service_get(struct catalog_service *service)
     return catalog;
 }
 
-static void publish(struct catalog_service *service, struct catalog *after)
+int catalog_publish(struct catalog_service *service, struct error *err)
 {
+    struct catalog *after = catalog_new(&service->members);
+    if (!after)
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     pthread_mutex_lock(&service->lock);
     struct catalog *before = service->catalog;
     service->catalog = after;
@@ -149,61 +126,91 @@ static void publish(struct catalog_service *service, struct catalog *after)
     catalog_put(before);
     if (service->usage)
         usage_wake(service->usage);
+    return 0;
 }
 
 /* ---- Looking ---- */
 
-static int look(struct catalog_service *service, struct error *err)
+/* What a scan shows becomes the members, and is published if it is not what was there. */
+static int take_scan(struct catalog_service *service, struct scan *scan, uint64_t changes,
+                     struct notices *notices, bool *passed_over, struct error *err)
+{
+    struct discovery discovery = {0};
+    size_t state_count = 0;
+    bool changed = false;
+    members_take_counts(&service->members);
+    cleanup_free struct state_domain **states = members_states(&service->members, &state_count);
+    int r = states ? discover(scan, states, state_count, notices, &discovery) : -ENOMEM;
+    if (r < 0)
+        error_set(err, -r, "%s", strerror(-r));
+    else
+        r = members_update(&service->members, locate_source(service->options.locate), &discovery, changes,
+                           &changed, passed_over, err);
+    if (r == 0) {
+        free(service->contended);
+        service->contended = steal_pointer(discovery.contended);
+        service->contended_count = discovery.contended_count;
+    }
+    discovery_done(&discovery);
+    for (size_t i = 0; r == 0 && i < service->members.count; i++) {
+        const struct domain *domain = service->members.list[i].domain;
+        if (domain->problem)
+            notices_add(notices, LOG_LEVEL_WARNING, "%s: %s", domain->name, domain->problem);
+    }
+    if (r == 0)
+        members_save(&service->members);
+    return r == 0 && (changed || !service->catalog) ? catalog_publish(service, err) : r;
+}
+
+/* The qcow2 images that the store knows of administered domains. The caller frees. */
+static int known_images(struct catalog_service *service, char ***known)
+{
+    size_t count = 0;
+    int r = 0;
+    cleanup_free struct state_domain **states = members_states(&service->members, &count);
+    for (size_t i = 0; states && r == 0 && i < count; i++)
+        r = catalog_known_images(locate_source(service->options.locate), states[i], known);
+    return states ? r : -ENOMEM;
+}
+
+static int look(struct catalog_service *service, bool *passed_over, struct error *err)
 {
     const struct locate *locate = service->options.locate;
     struct scan *scan = NULL;
     struct notices notices = {0};
-    struct discovery discovery = {0};
-    size_t state_count = 0;
-    bool changed = false;
+    cleanup(state_paths_free) char **known = NULL;
 
-    members_take_counts(&service->members);
-    cleanup_free struct state_domain **states = members_states(&service->members, &state_count);
-    int r = states ? scan_new(locate, service->directory, service->scan, &notices, &scan, err)
-                   : error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    if (r == 0) {
-        for (size_t i = 0; i < scan->image_count; i++)
-            if (scan->images[i]->is_remote)
-                scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);
-        r = discover(scan, states, state_count, &notices, &discovery);
-        if (r < 0)
-            error_set(err, -r, "%s", strerror(-r));
-    }
+    pthread_mutex_lock(&service->members_lock);
+    uint64_t changes = service->members.changes, number = ++service->looks_begun;
+    int r = known_images(service, &known);
+    pthread_mutex_unlock(&service->members_lock);
+    const struct scan_scope scope = {.known = known};
+    r = r < 0 ? error_set(err, ENOMEM, "%s", strerror(ENOMEM))
+              : scan_new(locate, service->directory, service->scan, &scope, &notices, &scan, err);
+    for (size_t i = 0; r == 0 && i < scan->image_count; i++)
+        if (scan->images[i]->is_remote)
+            scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);
+
+    pthread_mutex_lock(&service->members_lock);
     if (r == 0)
-        r = members_update(&service->members, locate_source(locate), &discovery, &changed, err);
-    if (r < 0) {
-        discovery_done(&discovery);
-        scan_free(scan);
+        r = take_scan(service, scan, changes, &notices, passed_over, err);
+    if (r == 0) {
+        struct scan *old = service->scan;
+        service->scan = scan;
+        scan = old;
+    }
+    service->looks_ended = number;
+    pthread_cond_broadcast(&service->looked);
+    pthread_mutex_unlock(&service->members_lock);
+    scan_free(scan);
+    if (r == 0) {
+        notices_log(&notices, &service->notices);
+        notices_done(&service->notices);
+        service->notices = notices;
+    } else {
         notices_done(&notices);
-        return r;
     }
-    free(service->contended);
-    service->contended = steal_pointer(discovery.contended);
-    service->contended_count = discovery.contended_count;
-    discovery_done(&discovery);
-    scan_free(service->scan);
-    service->scan = scan;
-    for (size_t i = 0; i < service->members.count; i++) {
-        const struct domain *domain = service->members.list[i].domain;
-        if (domain->problem)
-            notices_add(&notices, LOG_LEVEL_WARNING, "%s: %s", domain->name, domain->problem);
-    }
-    notices_log(&notices, &service->notices);
-    notices_done(&service->notices);
-    service->notices = notices;
-    members_save(&service->members);
-    if (!changed && service->catalog)
-        return 0;
-    struct catalog *catalog = catalog_new(&service->members);
-    if (!catalog)
-        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    publish(service, catalog);
-    return 0;
+    return r;
 }
 
 /* Was an overlay written to after the one that was taken for active? */
@@ -227,8 +234,10 @@ static void save_counted(struct catalog_service *service, bool now)
         return;
     atomic_fetch_sub(&service->counted, counted);
     service->saved_at = time_now;
+    pthread_mutex_lock(&service->members_lock);
     members_take_counts(&service->members);
     members_save(&service->members);
+    pthread_mutex_unlock(&service->members_lock);
 }
 
 static uint64_t milliseconds(void)
@@ -238,28 +247,43 @@ static uint64_t milliseconds(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+static bool is_waited_for(struct catalog_service *service)
+{
+    pthread_mutex_lock(&service->members_lock);
+    bool waited_for = service->looks_ended < service->look_wanted;
+    pthread_mutex_unlock(&service->members_lock);
+    return waited_for;
+}
+
 static void *watcher_run(void *opaque)
 {
     struct catalog_service *service = opaque;
+    bool passed_over = false; /* the last look left some domain as it was, since it was being changed */
     for (;;) {
         unsigned reasons = watch_wait(service->watch);
         if (reasons & WATCH_STOP)
-            return NULL;
+            break;
         bool learned = remote_sizes_take_new(&service->remote_sizes);
-        if (!learned && !(reasons & WATCH_NAMES) && !scan_moved(service->scan, reasons & WATCH_HINT) &&
-            !another_is_newer(service)) {
+        if (!learned && !passed_over && !is_waited_for(service) && !(reasons & WATCH_NAMES) &&
+            !scan_moved(service->scan, reasons & WATCH_HINT) && !another_is_newer(service)) {
             save_counted(service, false);
             continue;
         }
         struct error why;
         uint64_t started = milliseconds();
-        int r = look(service, &why);
+        passed_over = false;
+        int r = look(service, &passed_over, &why);
         if (r < 0 && !service->look_failed)
             log_error("what has changed in the source is not shown: %s", why.text);
         service->look_failed = r < 0;
         uint64_t rest = (milliseconds() - started) * REST_FACTOR;
         watch_rest(service->watch, rest < REST_MAX_MS ? (unsigned)rest : REST_MAX_MS);
     }
+    pthread_mutex_lock(&service->members_lock);
+    service->looks_ended = UINT64_MAX; /* nobody waits any more */
+    pthread_cond_broadcast(&service->looked);
+    pthread_mutex_unlock(&service->members_lock);
+    return NULL;
 }
 
 /* ---- The service ---- */
@@ -272,14 +296,17 @@ int catalog_service_new(const struct catalog_options *options, struct catalog_se
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     made->options = *options;
     pthread_mutex_init(&made->lock, NULL);
+    pthread_mutex_init(&made->members_lock, NULL);
+    pthread_cond_init(&made->looked, NULL);
     remote_sizes_init(&made->remote_sizes);
     const char *source = locate_source(options->locate);
     made->directory = open(source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool passed_over = false;
     int r = made->directory < 0 ? error_set(err, errno, "%s: %s", source, strerror(errno)) : 0;
     if (r == 0)
         r = members_init(&made->members, options->store, err);
     if (r == 0)
-        r = look(made, err);
+        r = look(made, &passed_over, err);
     if (r < 0) {
         catalog_service_free(made);
         return r;
@@ -339,6 +366,8 @@ void catalog_service_free(struct catalog_service *service)
     remote_sizes_done(&service->remote_sizes);
     if (service->directory >= 0)
         close(service->directory);
+    pthread_cond_destroy(&service->looked);
+    pthread_mutex_destroy(&service->members_lock);
     pthread_mutex_destroy(&service->lock);
     free(service);
 }

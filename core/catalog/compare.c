@@ -27,7 +27,8 @@ static bool same_layer(const struct layer *a, const struct layer *b)
     if (!a || !b)
         return a == b;
     return strcmp(a->path, b->path) == 0 && a->remote == b->remote && a->format == b->format &&
-           a->size == b->size && a->active == b->active && a->changed == b->changed &&
+           a->size == b->size && a->active == b->active && a->changed == b->changed && a->made == b->made &&
+           a->original == b->original && a->touched == b->touched &&
            (a->active ? file_identity_same_file(&a->identity, &b->identity)
                       : same_identity(&a->identity, &b->identity)) &&
            same_identity(&a->data_identity, &b->data_identity) &&
@@ -62,13 +63,27 @@ static bool same_snapshot(const struct snapshot *a, const struct snapshot *b)
     return true;
 }
 
+static bool same_administration(const struct domain *a, const struct domain *b)
+{
+    if (a->may_switch_files != b->may_switch_files || a->is_administered != b->is_administered ||
+        a->is_incomplete != b->is_incomplete || !same_string(a->defaults, b->defaults) ||
+        a->released_count != b->released_count)
+        return false;
+    for (size_t i = 0; i < a->released_count; i++)
+        if (!same_layer(a->released[i].layer, b->released[i].layer) ||
+            !internal_snapshot_equal(a->released[i].internal, b->released[i].internal))
+            return false;
+    return true;
+}
+
 bool domain_is_same(const struct domain *a, const struct domain *b)
 {
     if (a->serial != b->serial || strcmp(a->name, b->name) != 0 || !same_string(a->uuid, b->uuid) ||
         !same_string(a->definition, b->definition) || !same_string(a->problem, b->problem) ||
         !same_list(a->named_files, b->named_files) || a->disk_count != b->disk_count ||
         a->layer_count != b->layer_count || a->snapshot_count != b->snapshot_count ||
-        (a->current ? a->current->serial : 0) != (b->current ? b->current->serial : 0))
+        (a->current ? a->current->serial : 0) != (b->current ? b->current->serial : 0) ||
+        !same_administration(a, b))
         return false;
     for (size_t i = 0; i < a->disk_count; i++)
         if (!same_disk(&a->disks[i], &b->disks[i]))
@@ -94,23 +109,46 @@ static bool same_state_frozen(const struct state_frozen *a, const struct state_f
            a->is_settled == b->is_settled;
 }
 
+static bool same_state_list(const struct state_frozen *a, size_t a_count, const struct state_frozen *b,
+                            size_t b_count)
+{
+    if (a_count != b_count)
+        return false;
+    for (size_t i = 0; i < a_count; i++)
+        if (!same_state_frozen(&a[i], &b[i]))
+            return false;
+    return true;
+}
+
+static bool same_state_snapshot(const struct state_snapshot *a, const struct state_snapshot *b,
+                                bool is_administered)
+{
+    if (a->serial != b->serial || strcmp(a->name, b->name) != 0 ||
+        !same_state_list(a->frozen, a->frozen_count, b->frozen, b->frozen_count))
+        return false;
+    return !is_administered ||
+           (a->parent == b->parent && a->created_sec == b->created_sec &&
+            a->created_nsec == b->created_nsec && a->state == b->state && a->consistency == b->consistency &&
+            a->is_protected == b->is_protected && same_string(a->description, b->description));
+}
+
 bool state_is_same(const struct state_domain *a, const struct state_domain *b)
 {
     if (a->serial != b->serial || strcmp(a->name, b->name) != 0 || !same_string(a->uuid, b->uuid) ||
         !same_list(a->files, b->files) || a->disk_count != b->disk_count ||
-        a->snapshot_count != b->snapshot_count)
+        a->snapshot_count != b->snapshot_count || a->is_administered != b->is_administered ||
+        a->current != b->current || a->operation != b->operation || !same_list(a->made, b->made) ||
+        !same_list(a->touched, b->touched) || !same_string(a->defaults, b->defaults) ||
+        !same_state_list(a->hidden, a->hidden_count, b->hidden, b->hidden_count))
         return false;
     for (size_t i = 0; i < a->disk_count; i++)
         if (a->disks[i].position != b->disks[i].position ||
-            strcmp(a->disks[i].target, b->disks[i].target) != 0)
+            strcmp(a->disks[i].target, b->disks[i].target) != 0 ||
+            !same_string(a->disks[i].active, b->disks[i].active) ||
+            !same_string(a->disks[i].original, b->disks[i].original))
             return false;
-    for (size_t i = 0; i < a->snapshot_count; i++) {
-        const struct state_snapshot *x = &a->snapshots[i], *y = &b->snapshots[i];
-        if (x->serial != y->serial || strcmp(x->name, y->name) != 0 || x->frozen_count != y->frozen_count)
+    for (size_t i = 0; i < a->snapshot_count; i++)
+        if (!same_state_snapshot(&a->snapshots[i], &b->snapshots[i], a->is_administered))
             return false;
-        for (size_t j = 0; j < x->frozen_count; j++)
-            if (!same_state_frozen(&x->frozen[j], &y->frozen[j]))
-                return false;
-    }
     return true;
 }

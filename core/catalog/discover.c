@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/endings.h"
+#include "catalog/administered.h"
 #include "catalog/kinship.h"
 #include "catalog/scan_definition.h"
 #include "catalog/scan_images.h"
@@ -20,6 +21,7 @@
 struct search {
     const struct scan *scan;
     struct kinship kinship;
+    struct image_index index;
     struct state_domain *const *states;
     size_t state_count;
     bool *claimed; /* states */
@@ -180,7 +182,7 @@ static int draft_definition(struct search *search, const struct scan_definition 
     draft->definition = from;
     if (from->distrust && (definition->launch || definition->qmp || definition->agent))
         draft_problem(draft, "%s is not trusted with launch, qmp and agent: %s", from->path, from->distrust);
-    for (size_t i = 0; r == 0 && i < definition->disk_count; i++) {
+    for (size_t i = 0; i < definition->disk_count; i++) {
         const struct definition_disk *disk = &definition->disks[i];
         draft->disks[i] = (struct draft_disk){
             .target = disk->target,
@@ -189,12 +191,35 @@ static int draft_definition(struct search *search, const struct scan_definition 
             .snapshot = disk->snapshot,
             .persistent = disk->persistent,
         };
+    }
+    return 0;
+}
+
+static bool has_active(const struct draft *draft, const struct draft_disk *disk)
+{
+    const struct state_domain *state = draft->state;
+    for (size_t i = 0; state && state->is_administered && i < state->disk_count; i++)
+        if (strcmp(state->disks[i].target, disk->target) == 0)
+            return state->disks[i].active;
+    return false;
+}
+
+/* The chains of a domain that has a definition, once its state is known. */
+static int chain_definition(struct search *search, struct draft *draft)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < draft->disk_count; i++) {
+        struct draft_disk *disk = &draft->disks[i];
+        if (has_active(draft, disk)) {
+            r = administered_chain(&search->kinship, &search->index, draft, disk);
+            continue;
+        }
         cleanup(scan_chain_done) struct scan_chain chain = {0};
-        r = copy_chain(&from->chains[i], &chain);
+        r = copy_chain(&draft->definition->chains[i], &chain);
         if (r == 0 && chain.count) {
-            r = put_overlays(search, draft, &draft->disks[i], chain.images[0], &chain);
+            r = put_overlays(search, draft, disk, chain.images[0], &chain);
         } else if (r == 0) {
-            draft->disks[i].chain = chain;
+            disk->chain = chain;
             chain = (struct scan_chain){0};
         }
     }
@@ -293,10 +318,10 @@ static int compare_draft(const void *left, const void *right)
     return strcmp(((const struct draft *)left)->name, ((const struct draft *)right)->name);
 }
 
-static bool is_candidate(const struct scan_image *image)
+static bool is_candidate(const struct search *search, const struct scan_image *image)
 {
-    return image->is_candidate && image->name && !image->first->is_defined && !image->is_defined &&
-           ending_of(image->name) == ENDING_QCOW2;
+    return image->is_candidate && !kin_of(&search->kinship, image)->is_layer && image->name &&
+           !image->first->is_defined && !image->is_defined && ending_of(image->name) == ENDING_QCOW2;
 }
 
 /* Says of images that are in no domain why that is so. */
@@ -311,12 +336,12 @@ static void note_unseen(struct search *search)
     for (size_t i = 0; i < search->scan->image_count; i++) {
         const struct scan_image *image = search->scan->images[i];
         const struct kin *kin = kin_of(&search->kinship, image);
-        if (!kin->is_seen && kin->child && is_candidate(image))
+        if (!kin->is_seen && kin->child && is_candidate(search, image))
             notices_add(
                 search->notices, LOG_LEVEL_WARNING,
                 "%s is shown in no domain: it is the backing file of %s, whose chain can't be followed",
                 image->path, kin->child->path);
-        else if (!kin->is_seen && !kin->child && !kin->base && kinship_is_overlay(image))
+        else if (!kin->is_seen && !kin->is_layer && !kin->child && !kin->base && kinship_is_overlay(image))
             notices_add(search->notices, LOG_LEVEL_INFO,
                         "%s is shown in no domain: it stands on %s, which no definition names", image->path,
                         image->backing->path);
@@ -327,24 +352,41 @@ static int run(struct search *search)
 {
     const struct scan *scan = search->scan;
     int r = kinship_init(&search->kinship, scan);
+    if (r == 0)
+        r = image_index_init(&search->index, scan);
+    if (r == 0)
+        administered_mark(&search->kinship, &search->index, scan->source, search->states,
+                          search->state_count);
     for (size_t i = 0; r == 0 && i < scan->definition_count; i++)
         if (scan->definitions[i].is_good)
             r = draft_definition(search, &scan->definitions[i]);
+    if (r < 0)
+        return r;
     match_all(search, 0, 2);
     size_t defined = search->discovery->count;
+    for (size_t i = 0; r == 0 && i < defined; i++)
+        r = chain_definition(search, &search->discovery->drafts[i]);
     for (size_t i = 0; r == 0 && i < scan->image_count; i++) {
         struct scan_image *image = scan->images[i];
-        if (is_candidate(image))
+        if (is_candidate(search, image))
             r = draft_implicit(search, image);
     }
     if (r < 0)
         return r;
     match_all(search, defined, 3);
+    for (size_t i = 0; i < search->discovery->count; i++)
+        for (size_t j = 0; r == 0 && j < search->discovery->drafts[i].disk_count; j++)
+            r = administered_layers(&search->kinship, &search->index, &search->discovery->drafts[i],
+                                    &search->discovery->drafts[i].disks[j]);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < search->discovery->count; i++) {
         struct draft *draft = &search->discovery->drafts[i];
         for (size_t j = 0; j < draft->disk_count; j++)
-            if (draft->disks[j].chain.problem)
+            if (draft->disks[j].chain.problem) {
                 draft_problem(draft, "%s", draft->disks[j].chain.problem);
+                draft->is_incomplete = true;
+            }
         if (draft->problem.failed)
             return -ENOMEM;
     }
@@ -371,6 +413,7 @@ int discover(const struct scan *scan, struct state_domain *const *states, size_t
         .discovery = &made,
     };
     int r = run(&search);
+    image_index_done(&search.index);
     kinship_done(&search.kinship);
     if (r < 0) {
         discovery_done(&made);
@@ -384,8 +427,10 @@ void discovery_done(struct discovery *discovery)
 {
     for (size_t i = 0; i < discovery->count; i++) {
         struct draft *draft = &discovery->drafts[i];
-        for (size_t j = 0; j < draft->disk_count; j++)
+        for (size_t j = 0; j < draft->disk_count; j++) {
             scan_chain_done(&draft->disks[j].chain);
+            free(draft->disks[j].layers);
+        }
         free(draft->disks);
         free(draft->name);
         text_done(&draft->problem);

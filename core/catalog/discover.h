@@ -7,6 +7,8 @@
  * (web1.snap1) belongs to the domain of the first NAME.qcow2, or the first file that a definition names, that
  * is found below it; the topmost one is active. A top that ends in .qcow2 is a domain of its own, like a
  * clone of a gold image, and what it stands on is frozen in it.
+ *
+ * Of a domain that is administered the store says which image is active (administered.h).
  */
 #pragma once
 
@@ -17,13 +19,22 @@
 #include "catalog/scan.h"
 #include "store/store.h"
 
+#define DRAFT_NO_LAYER SIZE_MAX
+
+struct draft_layer {
+    struct scan_image *image;
+    size_t backing; /* index of what it stands on; DRAFT_NO_LAYER: on nothing */
+};
+
 struct draft_disk {
     const char *target; /* borrowed, like `source` */
     const char *source; /* absolute path that the definition names, or the image of an implicit domain */
     enum image_format format;
     enum snapshot_preset snapshot;
     bool persistent;
-    struct scan_chain chain; /* top first; without images where the top can't be read */
+    struct scan_chain chain;    /* top first; without images where the top can't be read */
+    struct draft_layer *layers; /* those of the chain, at the same places, then those beside it */
+    size_t layer_count;
 };
 
 struct draft {
@@ -33,6 +44,7 @@ struct draft {
     size_t disk_count;
     const struct state_domain *state; /* what the store knows of it; NULL: nothing */
     struct text problem;              /* sentences, put together with draft_problem */
+    bool is_incomplete;               /* something that the state knows can't be seen now */
 };
 
 /* One of several overlays was taken as active for having been written to last: while `other` is older. */

@@ -13,12 +13,26 @@
 
 const struct scan_image *entry_image(const struct draft *draft, const struct entry *entry)
 {
-    return draft->disks[entry->disk].chain.images[entry->depth];
+    return draft->disks[entry->disk].layers[entry->depth].image;
 }
 
-static const struct scan_image *overlay_of(const struct draft *draft, const struct entry *entry)
+static bool is_active(const struct draft_disk *disk, size_t depth)
 {
-    return draft->disks[entry->disk].chain.images[entry->depth - 1];
+    return disk->chain.count && depth == 0;
+}
+
+bool entry_is_active(const struct draft *draft, const struct entry *entry)
+{
+    return is_active(&draft->disks[entry->disk], entry->depth);
+}
+
+const struct scan_image *entry_overlay(const struct draft *draft, const struct entry *entry)
+{
+    const struct draft_disk *disk = &draft->disks[entry->disk];
+    for (size_t i = 0; i < disk->layer_count; i++)
+        if (disk->layers[i].backing == entry->depth)
+            return disk->layers[i].image;
+    return NULL;
 }
 
 static const char *file_name(const char *path)
@@ -53,8 +67,8 @@ char *entry_name(const struct draft *draft, const struct entry *entry)
     cleanup(network_name_done) struct network_name network = {0};
     if (image->is_remote && network_name_parse(image->path, &network, NULL) < 0)
         return NULL; /* it was parsed before: there is no memory */
-    return layer_snapshot_name(image->is_remote ? network.label : image->path,
-                               overlay_of(draft, entry)->path);
+    const struct scan_image *overlay = entry_overlay(draft, entry);
+    return layer_snapshot_name(image->is_remote ? network.label : image->path, overlay ? overlay->path : "");
 }
 
 /* ---- What was frozen, and is it still that? ---- */
@@ -91,6 +105,8 @@ static bool is_time_of(const struct file_identity *identity, struct timespec tim
 static bool same_freezing(const struct state_frozen *known, const struct scan_image *image,
                           const struct scan_image *overlay)
 {
+    if (!overlay)
+        return same_bytes(known, image);
     if (image->is_remote) /* it has no times: the overlay is all that tells */
         return known->overlay_identity.inode == overlay->identity.inode &&
                (overlay->birth.tv_sec == 0 || is_time_of(&known->layer_identity, overlay->birth));
@@ -146,17 +162,22 @@ static struct freeze remote_freeze(const struct scan_image *image, const struct 
  */
 struct freeze entry_freeze(const struct draft *draft, const struct entry *entry)
 {
-    const struct scan_image *image = entry_image(draft, entry), *overlay = overlay_of(draft, entry);
+    const struct scan_image *image = entry_image(draft, entry), *overlay = entry_overlay(draft, entry);
     const struct state_frozen *known = entry->known_frozen;
-    if (image->is_remote)
+    if (image->is_remote && overlay)
         return remote_freeze(image, overlay, known);
     struct freeze freeze = {
         .layer = image->identity,
         .data = image->data_identity,
-        .overlay = overlay->identity,
-        .is_settled = (known && known->is_settled) ||
+        .is_settled = (known && known->is_settled) || !overlay ||
                       (!image->is_restless && (entry->depth > 1 || !overlay->is_empty || !image->is_written)),
     };
+    if (overlay)
+        freeze.overlay = overlay->identity;
+    else if (known)
+        freeze.overlay = known->overlay_identity;
+    if (entry->is_touched)
+        return freeze;
     if (known && !image->is_device && !same_bytes(known, image)) {
         freeze.layer = known->layer_identity;
         freeze.data = known->data_identity;
@@ -168,7 +189,7 @@ struct freeze entry_freeze(const struct draft *draft, const struct entry *entry)
 /* ---- Matching with the store ---- */
 
 struct known {
-    const struct state_snapshot *snapshot;
+    const struct state_snapshot *snapshot; /* NULL: of one that was deleted */
     const struct state_frozen *frozen;
 };
 
@@ -197,7 +218,7 @@ static int compare_known(const void *left, const void *right)
 
 static struct known *sort_known(const struct state_domain *state, size_t *count)
 {
-    size_t total = 0;
+    size_t total = state ? state->hidden_count : 0;
     for (size_t i = 0; state && i < state->snapshot_count; i++)
         total += state->snapshots[i].frozen_count;
     struct known *list = calloc(total ? total : 1, sizeof *list);
@@ -207,6 +228,8 @@ static struct known *sort_known(const struct state_domain *state, size_t *count)
     for (size_t i = 0; state && i < state->snapshot_count; i++)
         for (size_t j = 0; j < state->snapshots[i].frozen_count; j++)
             list[(*count)++] = (struct known){&state->snapshots[i], &state->snapshots[i].frozen[j]};
+    for (size_t i = 0; state && i < state->hidden_count; i++)
+        list[(*count)++] = (struct known){NULL, &state->hidden[i]};
     if (total)
         qsort(list, total, sizeof *list, compare_known);
     return list;
@@ -215,10 +238,13 @@ static struct known *sort_known(const struct state_domain *state, size_t *count)
 static bool is_same(const struct draft *draft, const struct entry *entry, const struct state_frozen *frozen)
 {
     const struct internal_snapshot *internal = entry->internal;
+    /* Who administers a domain knows its layers by their names, whatever was done to them. */
+    if (!internal && !frozen->internal && draft->state->is_administered)
+        return true;
     if (internal)
         return frozen->internal && frozen->l1_table_offset == internal->l1_table_offset &&
                frozen->date_sec == internal->date_sec && frozen->date_nsec == internal->date_nsec;
-    return !frozen->internal && same_freezing(frozen, entry_image(draft, entry), overlay_of(draft, entry));
+    return !frozen->internal && same_freezing(frozen, entry_image(draft, entry), entry_overlay(draft, entry));
 }
 
 static void match(const char *source, const struct draft *draft, unsigned position, struct entry *entry,
@@ -262,9 +288,9 @@ static size_t shown_snapshots(struct draft *draft, const struct scan_image *imag
 
 static int collect(struct draft *draft, size_t disk, size_t *room, struct entries *entries)
 {
-    const struct scan_chain *chain = &draft->disks[disk].chain;
-    for (size_t i = chain->count; i-- > 0;) {
-        const struct scan_image *image = chain->images[i];
+    const struct draft_disk *of = &draft->disks[disk];
+    for (size_t i = of->layer_count; i-- > 0;) {
+        const struct scan_image *image = of->layers[i].image;
         size_t count = shown_snapshots(draft, image, room);
         struct entry *grown = realloc(entries->list, (entries->count + count + 1) * sizeof *grown);
         if (!grown)
@@ -273,9 +299,33 @@ static int collect(struct draft *draft, size_t disk, size_t *room, struct entrie
         for (size_t j = 0; j < count; j++)
             grown[entries->count++] =
                 (struct entry){.disk = disk, .depth = i, .internal = image->info->snapshots[j]};
-        if (i > 0 && !image->size_problem) /* a file of unknown length can't be shown */
+        if (!is_active(of, i) && !image->size_problem) /* a file of unknown length can't be shown */
             grown[entries->count++] = (struct entry){.disk = disk, .depth = i};
     }
+    return 0;
+}
+
+static bool is_touched(const char *source, const struct draft *draft, const struct entry *entry)
+{
+    return !entry->internal && draft->state &&
+           state_paths_have(draft->state->touched, path_in_store(source, entry_image(draft, entry)->path));
+}
+
+/* Takes those of deleted snapshots out of the list. */
+static int set_hidden_apart(struct entries *entries)
+{
+    size_t kept = 0;
+    entries->hidden = calloc(entries->count + 1, sizeof *entries->hidden);
+    if (!entries->hidden)
+        return -ENOMEM;
+    for (size_t i = 0; i < entries->count; i++) {
+        const struct entry *entry = &entries->list[i];
+        if (entry->known_frozen && !entry->known)
+            entries->hidden[entries->hidden_count++] = *entry;
+        else
+            entries->list[kept++] = *entry;
+    }
+    entries->count = kept;
     return 0;
 }
 
@@ -292,8 +342,15 @@ int entries_collect(const char *source, struct draft *draft, const unsigned *pos
         entries_done(&made);
         return r;
     }
-    for (size_t i = 0; i < made.count; i++)
+    for (size_t i = 0; i < made.count; i++) {
         match(source, draft, positions[made.list[i].disk], &made.list[i], known, known_count);
+        made.list[i].is_touched = is_touched(source, draft, &made.list[i]);
+    }
+    r = set_hidden_apart(&made);
+    if (r < 0) {
+        entries_done(&made);
+        return r;
+    }
     *entries = made;
     return 0;
 }
@@ -301,5 +358,6 @@ int entries_collect(const char *source, struct draft *draft, const unsigned *pos
 void entries_done(struct entries *entries)
 {
     free(entries->list);
+    free(entries->hidden);
     *entries = (struct entries){0};
 }

@@ -11,11 +11,12 @@ struct group;
 
 struct entry {
     size_t disk;                              /* index in the draft */
-    size_t depth;                             /* of the image in the disk's chain; 0: the active one */
+    size_t depth;                             /* of the image among the disk's layers; 0: the active one */
     const struct internal_snapshot *internal; /* NULL: the layer as it is */
     const struct state_snapshot *known;       /* NULL: seen for the first time */
     const struct state_frozen *known_frozen;  /* likewise */
-    struct group *group;                      /* the snapshot that it becomes part of */
+    bool is_touched;     /* a layer that vmsnapfs writes to: it need not be as it was frozen */
+    struct group *group; /* the snapshot that it becomes part of */
 };
 
 /* A frozen layer's record: what it was when it was frozen, and whether it still is. */
@@ -29,6 +30,8 @@ struct freeze {
 struct entries {
     struct entry *list; /* by disk, and on each from the bottom of the chain to its top */
     size_t count;
+    struct entry *hidden; /* those of deleted snapshots, which are not shown; `known` is NULL */
+    size_t hidden_count;
 };
 
 /*
@@ -43,6 +46,12 @@ const struct scan_image *entry_image(const struct draft *draft, const struct ent
 
 /* The name that the entry would have by itself; the caller frees; NULL: out of memory. */
 char *entry_name(const struct draft *draft, const struct entry *entry);
+
+/* Is the layer the one that the domain writes to? */
+bool entry_is_active(const struct draft *draft, const struct entry *entry);
+
+/* What stands on the image of a layer; NULL where that is nothing of this disk. */
+const struct scan_image *entry_overlay(const struct draft *draft, const struct entry *entry);
 
 /* Of an entry that is a layer. */
 struct freeze entry_freeze(const struct draft *draft, const struct entry *entry);

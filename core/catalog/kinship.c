@@ -102,7 +102,7 @@ const struct scan_image *kinship_topmost(const struct kinship *kinship, const st
     for (size_t i = 0; i < kinship->overlay_count; i++) {
         const struct scan_image *image = kinship->overlays[i];
         const struct kin *kin = kin_of(kinship, image);
-        if (kin->base != base->first || kin->overlay || kinship_contradicts(kinship, image))
+        if (kin->base != base->first || kin->overlay || kin->is_layer || kinship_contradicts(kinship, image))
             continue;
         bool image_is_free = !kin->other_child;
         *tops += image_is_free;

@@ -84,7 +84,7 @@ static int next_serial(void *opaque, const char *kind, const char *domain, const
 
 /* ---- Updating ---- */
 
-static struct member *find_by_serial(const struct members *members, uint64_t serial)
+struct member *members_find(struct members *members, uint64_t serial)
 {
     for (size_t i = 0; i < members->count; i++)
         if (members->list[i].domain->serial == serial)
@@ -111,7 +111,7 @@ static int make_member(struct members *members, const char *source, struct draft
     int r = assemble(&input, draft, &domain, &state);
     if (r < 0)
         return r;
-    struct member *before = find_by_serial(members, domain->serial);
+    struct member *before = members_find(members, domain->serial);
     if (before && domain_is_same(before->domain, domain)) {
         domain_unref(domain);
         domain = domain_ref(before->domain);
@@ -120,7 +120,31 @@ static int make_member(struct members *members, const char *source, struct draft
     }
     bool unsaved = draft->state ? !state_is_same(draft->state, state) || (before && before->unsaved) : true;
     *member = (struct member){.domain = domain, .state = state, .unsaved = unsaved};
+    if (before)
+        member->changed_at = before->changed_at;
     return 0;
+}
+
+static struct member *member_of_state(struct members *members, const struct state_domain *state)
+{
+    for (size_t i = 0; state && i < members->count; i++)
+        if (members->list[i].state == state)
+            return &members->list[i];
+    return NULL;
+}
+
+/* Is its member to stay as it is, whatever the scan shows? */
+static bool is_fixed(const struct member *member, uint64_t changes)
+{
+    return member && (member->held || member->changed_at > changes);
+}
+
+static bool has_state(const struct member *list, size_t count, const struct state_domain *state)
+{
+    for (size_t i = 0; i < count; i++)
+        if (list[i].state == state)
+            return true;
+    return false;
 }
 
 static bool is_used(const struct discovery *discovery, const struct state_domain *state)
@@ -129,6 +153,19 @@ static bool is_used(const struct discovery *discovery, const struct state_domain
         if (discovery->drafts[i].state == state)
             return true;
     return false;
+}
+
+static bool has_name(const struct member *list, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(list[i].domain->name, name) == 0)
+            return true;
+    return false;
+}
+
+static int compare_members(const void *left, const void *right)
+{
+    return strcmp(((const struct member *)left)->domain->name, ((const struct member *)right)->domain->name);
 }
 
 /* Forgets the states that are too many: those of the lowest serials. Only when mounting, so that a source
@@ -150,45 +187,116 @@ static void forget_absent(struct members *members)
     }
 }
 
-int members_update(struct members *members, const char *source, struct discovery *discovery, bool *changed,
-                   struct error *err)
+/* The new list: members that stay as they are, and those that are made of drafts. */
+static int make_members(struct members *members, const char *source, struct discovery *discovery,
+                        uint64_t changes, struct member *list, size_t *made, bool *changed, bool *passed_over)
+{
+    size_t room = ASSEMBLY_ENTRIES_MAX;
+    for (size_t i = 0; i < members->count; i++) {
+        if (!is_fixed(&members->list[i], changes))
+            continue;
+        list[*made] = members->list[i];
+        domain_ref(list[(*made)++].domain);
+        *passed_over = true;
+    }
+    const size_t fixed = *made;
+    for (size_t i = 0; i < discovery->count; i++) {
+        struct draft *draft = &discovery->drafts[i];
+        if (is_fixed(member_of_state(members, draft->state), changes) || has_name(list, fixed, draft->name))
+            continue;
+        int r = make_member(members, source, draft, &room, &list[*made], changed);
+        if (r < 0)
+            return r;
+        (*made)++;
+    }
+    return 0;
+}
+
+int members_update(struct members *members, const char *source, struct discovery *discovery, uint64_t changes,
+                   bool *changed, bool *passed_over, struct error *err)
 {
     size_t all = members->count + members->absent_count;
-    struct member *list = calloc(discovery->count + 1, sizeof *list);
+    struct member *list = calloc(discovery->count + members->count + 1, sizeof *list);
     struct state_domain **absent = calloc(all + 1, sizeof *absent);
-    size_t made = 0, absent_count = 0, room = ASSEMBLY_ENTRIES_MAX;
-    bool any = discovery->count != members->count;
-    int r = list && absent ? 0 : -ENOMEM;
-    for (; r == 0 && made < discovery->count; made++)
-        r = make_member(members, source, &discovery->drafts[made], &room, &list[made], &any);
+    size_t made = 0, absent_count = 0;
+    bool any = false, passed = false;
+    int r = list && absent ? make_members(members, source, discovery, changes, list, &made, &any, &passed)
+                           : -ENOMEM;
     if (r < 0) {
-        for (size_t i = 0; list && i + 1 < made; i++)
-            member_done(&list[i]);
+        for (size_t i = 0; list && i < made; i++) {
+            domain_unref(list[i].domain);
+            if (!member_of_state(members, list[i].state))
+                state_domain_free(list[i].state);
+        }
         free(list);
         free(absent);
         return error_set(err, -r, "%s", strerror(-r));
     }
+    if (made)
+        qsort(list, made, sizeof *list, compare_members);
     for (size_t i = 0; i < all; i++) {
         struct state_domain *state =
             i < members->count ? members->list[i].state : members->absent[i - members->count];
+        if (has_state(list, made, state))
+            continue;
         if (is_used(discovery, state))
             state_domain_free(state);
         else
             absent[absent_count++] = state;
     }
+    any |= made != members->count;
     for (size_t i = 0; i < members->count; i++)
         domain_unref(members->list[i].domain);
     free(members->list);
     free(members->absent);
     members->list = list;
-    members->count = discovery->count;
+    members->count = made;
     members->absent = absent;
     members->absent_count = absent_count;
     if (!members->updated)
         forget_absent(members);
     members->updated = true;
     *changed = any;
+    *passed_over = passed;
     return 0;
+}
+
+int members_replace(struct members *members, const char *source, struct draft *draft, struct member *member,
+                    bool *changed, struct error *err)
+{
+    size_t room = ASSEMBLY_ENTRIES_MAX;
+    struct member made;
+    int r = make_member(members, source, draft, &room, &made, changed);
+    if (r < 0)
+        return error_set(err, -r, "%s", strerror(-r));
+    made.held = member->held;
+    if (draft->state != member->state)
+        made.unsaved = !state_is_same(draft->state, made.state);
+    domain_unref(member->domain);
+    state_domain_free(member->state);
+    *member = made;
+    return 0;
+}
+
+int members_expect(struct members *members, struct state_domain *state)
+{
+    struct state_domain **grown =
+        realloc(members->absent, (members->absent_count + 1) * sizeof(struct state_domain *));
+    if (!grown)
+        return -ENOMEM;
+    members->absent = grown;
+    grown[members->absent_count++] = state;
+    return 0;
+}
+
+void members_forget(struct members *members, uint64_t serial)
+{
+    for (size_t i = 0; i < members->absent_count; i++)
+        if (members->absent[i]->serial == serial) {
+            state_domain_free(members->absent[i]);
+            members->absent[i] = members->absent[--members->absent_count];
+            return;
+        }
 }
 
 /* ---- Saving ---- */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * The domains of the present catalog, each with its state as the store has it or is to have it, and the
- * states of domains that are not there now. Inside of catalog.c; one thread at a time.
+ * states of domains that are not there now. Inside of the catalog, whose lock protects it.
  */
 #pragma once
 
@@ -14,6 +14,8 @@ struct member {
     struct domain *domain;      /* a reference */
     struct state_domain *state; /* owned; not in the store where its serial is hashed */
     bool unsaved;
+    unsigned held;       /* somebody is changing it: looking leaves it as it is */
+    uint64_t changed_at; /* members.changes when that ended last */
 };
 
 struct members {
@@ -26,6 +28,7 @@ struct members {
     bool hashing;             /* this domain gets hashed serials */
     bool save_failed;         /* and was logged */
     bool updated;             /* at least once */
+    uint64_t changes;         /* counts each end of a change by somebody else than who looks */
 };
 
 /* How many absent domains are remembered from mount to mount; the oldest go. A state is about 200 bytes a
@@ -38,10 +41,28 @@ void members_done(struct members *members);
 
 /*
  * Puts what the discovery shows in the place of what was there. Domains that are still the same keep their
- * object; `*changed` tells whether any did not. -ENOMEM, and then nothing has changed.
+ * object; so do those that are held, and those that were changed after `changes` was what is given here,
+ * since the scan may be older. `*changed` tells whether any did not, `*passed_over` whether some may have.
+ * -ENOMEM, and then nothing has changed.
  */
-int members_update(struct members *members, const char *source, struct discovery *discovery, bool *changed,
-                   struct error *err);
+int members_update(struct members *members, const char *source, struct discovery *discovery, uint64_t changes,
+                   bool *changed, bool *passed_over, struct error *err);
+
+/* NULL if there is none. Good until the next update. */
+struct member *members_find(struct members *members, uint64_t serial);
+
+/*
+ * Puts what a scan of one domain shows in the place of that member, whose state is taken to be `state` (the
+ * draft's; the member's own, or one that the caller frees). `*changed` as above. -ENOMEM.
+ */
+int members_replace(struct members *members, const char *source, struct draft *draft, struct member *member,
+                    bool *changed, struct error *err);
+
+/* Remembers the state, which is taken over, of a domain that is about to be made. -ENOMEM. */
+int members_expect(struct members *members, struct state_domain *state);
+
+/* Forgets it again, where no domain came of it. */
+void members_forget(struct members *members, uint64_t serial);
 
 /* All states that the next discovery may find domains for: the present ones' first. The caller frees the
  * array; NULL: out of memory. */

@@ -146,8 +146,21 @@ static int list_beside(struct scan *scan, const struct scan *before, const char 
     return r;
 }
 
+/* The images that the store knows, wherever they lie: a name that a person gave an overlay may have any
+ * ending. */
+static int open_known(struct scan *scan, const struct scan *before, char *const *known)
+{
+    int r = 0;
+    for (; r == 0 && known && *known; known++) {
+        struct scan_image *image = NULL;
+        struct error why;
+        r = scan_images_open(scan, before, NULL, *known, IMAGE_FORMAT_QCOW2, &image, &why);
+    }
+    return r;
+}
+
 static int scan_names(struct scan *scan, const struct scan *before, const struct names *names,
-                      struct notices *notices)
+                      char *const *known, struct notices *notices)
 {
     int r = 0;
     for (size_t i = 0; r == 0 && i < names->count; i++) {
@@ -169,6 +182,8 @@ static int scan_names(struct scan *scan, const struct scan *before, const struct
         for (size_t j = 0; r == 0 && scan->definitions[i].is_good && scan->definitions[i].sources[j]; j++)
             if (scan->definitions[i].chains[j].count && !scan->definitions[i].chains[j].images[0]->is_remote)
                 r = list_beside(scan, before, scan->definitions[i].sources[j]);
+    if (r == 0)
+        r = open_known(scan, before, known);
     if (r == 0)
         r = scan_images_resolve(scan, before);
     for (size_t i = 0; r == 0 && i < scan->definition_count; i++)
@@ -194,9 +209,32 @@ static bool is_settled(const struct scan *scan, const struct scan *before)
     return before->is_settled || scan->started_at > before->started_at + 1;
 }
 
-int scan_new(const struct locate *locate, int directory, const struct scan *before, struct notices *notices,
-             struct scan **scan, struct error *err)
+/* Those of the names that are there. */
+static int take_names(int directory, char *const *wanted, struct names *names)
 {
+    size_t count = 0;
+    while (wanted[count])
+        count++;
+    names->list = calloc(count + 1, sizeof *names->list);
+    if (!names->list)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        struct stat stat;
+        if (fstatat(directory, wanted[i], &stat, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(stat.st_mode))
+            continue;
+        names->list[names->count] = strdup(wanted[i]);
+        if (!names->list[names->count])
+            return -ENOMEM;
+        names->count++;
+    }
+    return 0;
+}
+
+int scan_new(const struct locate *locate, int directory, const struct scan *before,
+             const struct scan_scope *scope, struct notices *notices, struct scan **scan, struct error *err)
+{
+    static const struct scan_scope everything;
+    scope = scope ? scope : &everything;
     struct stat stat;
     if (fstat(directory, &stat) < 0)
         return error_set(err, errno, "%s: %s", locate_source(locate), strerror(errno));
@@ -212,9 +250,11 @@ int scan_new(const struct locate *locate, int directory, const struct scan *befo
     stats_add(STAT_SCANS, 1);
 
     cleanup(names_done) struct names names = {0};
-    int r = made->by_identity ? read_names(directory, &names) : -ENOMEM;
+    int r = !made->by_identity ? -ENOMEM
+            : scope->names     ? take_names(directory, scope->names, &names)
+                               : read_names(directory, &names);
     if (r == 0)
-        r = scan_names(made, before, &names, notices);
+        r = scan_names(made, before, &names, scope->known, notices);
     if (r == 0)
         scan_mark_restless(made);
     if (r < 0) {

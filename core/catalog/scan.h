@@ -111,13 +111,19 @@ struct scan {
 
 #define SCAN_BUCKETS 4096 /* a power of two */
 
+/* What to look at, besides what definitions and images lead to. */
+struct scan_scope {
+    char *const *names; /* of files in the directory, sorted; NULL: all that are there */
+    char *const *known; /* absolute paths of qcow2 images that the store knows; NULL: none */
+};
+
 /*
  * Looks at the source, which `directory` (borrowed for the scan's life) is open on. `before` (may be NULL) is
- * the last scan: what it knows of unchanged files is taken over. What a person should know goes to
- * `notices`. Errors: the directory can't be read; ENOMEM.
+ * the last scan: what it knows of unchanged files is taken over. `scope` may be NULL: the whole directory.
+ * What a person should know goes to `notices`. Errors: the directory can't be read; ENOMEM.
  */
-int scan_new(const struct locate *locate, int directory, const struct scan *before, struct notices *notices,
-             struct scan **scan, struct error *err);
+int scan_new(const struct locate *locate, int directory, const struct scan *before,
+             const struct scan_scope *scope, struct notices *notices, struct scan **scan, struct error *err);
 void scan_free(struct scan *scan);
 
 /*

@@ -81,6 +81,10 @@ void domain_unref(struct domain *domain)
             free(domain->layers[i]->path);
         free(domain->layers[i]);
     }
+    for (size_t i = 0; i < domain->released_count; i++)
+        internal_snapshot_free(domain->released[i].internal);
+    free(domain->released);
+    free(domain->defaults);
     for (char **file = domain->named_files; file && *file; file++)
         free(*file);
     free(domain->named_files);

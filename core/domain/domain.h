@@ -37,6 +37,9 @@ struct layer {
     uint64_t size; /* virtual, bytes; of a remote one 0 while nobody has connected to it */
     bool active;   /* the domain writes here */
     bool changed;  /* frozen, and yet someone wrote to it: reads give EIO */
+    bool made;     /* by vmsnapfs */
+    bool original; /* what the domain wrote to when it was first administered, and may be written to still */
+    bool touched;  /* frozen, and vmsnapfs writes to it, or did when it was killed: `identity` says nothing */
 };
 
 /* What finds an internal snapshot again in a qcow2 file's snapshot table (QEMU docs/interop/qcow2.txt,
@@ -99,6 +102,13 @@ struct snapshot {
     char *description; /* never NULL */
 };
 
+/* An internal snapshot that belonged to a deleted snapshot and is to be taken out of its image. */
+struct released {
+    const struct disk *disk;
+    const struct layer *layer;
+    struct internal_snapshot *internal; /* owned */
+};
+
 struct domain {
     _Atomic unsigned references;
     uint64_t serial;
@@ -119,6 +129,13 @@ struct domain {
         *by_serial; /* the same, sorted by serial: listings go on after a serial, whatever went meanwhile */
     struct snapshot *current; /* NULL: unknown or none */
     struct snapshot *latest;  /* NULL while there is none */
+
+    bool may_switch_files; /* whoever starts it learns which file is active (launch, follows) */
+    bool is_administered;  /* see state_domain */
+    bool is_incomplete;    /* something of it can't be seen now: nothing may be changed */
+    struct released *released;
+    size_t released_count;
+    char *defaults; /* what a bare mkdir does; NULL: as shipped */
 };
 
 /* An empty domain with one reference; NULL where memory ran out. */

@@ -88,7 +88,7 @@ int chain_open(const struct locate *locate, const struct domain *domain, const s
     const struct layer *layer = frozen->layer;
     /* An image that holds the internal snapshot may be written to; that snapshot in it is checked at every
      * read. */
-    bool may_change = frozen->internal && layer->active;
+    bool may_change = (frozen->internal && layer->active) || layer->touched;
     struct layer_request request = {
         .locate = locate,
         .named = domain->named_files,
@@ -120,7 +120,7 @@ int chain_open(const struct locate *locate, const struct domain *domain, const s
             .path = path,
             .remote = builder.backing.network,
             .format = builder.backing.format,
-            .expected = layer ? &layer->identity : NULL,
+            .expected = layer && !layer->touched ? &layer->identity : NULL,
             .expected_data = layer ? &layer->data_identity : NULL,
         };
         rc = open_one(&builder, &request, err);

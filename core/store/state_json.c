@@ -16,6 +16,8 @@
 /* A few disks of 65536 snapshots, with all that is kept of each. */
 #define VALUES_MAX (16 * 1024 * 1024)
 
+#define SERIAL_MAX ((UINT64_C(1) << SERIAL_BITS) - 1)
+
 /* ---- Writing ---- */
 
 static void write_identity(struct text *text, const char *key, const struct file_identity *identity)
@@ -51,6 +53,74 @@ static void write_frozen(struct text *text, const struct state_frozen *frozen)
     text_append_string(text, "}");
 }
 
+static void write_frozen_list(struct text *text, const struct state_frozen *list, size_t count)
+{
+    text_append_string(text, "[");
+    for (size_t i = 0; i < count; i++) {
+        text_append_string(text, i ? "," : "");
+        write_frozen(text, &list[i]);
+    }
+    text_append_string(text, "]");
+}
+
+static void write_paths(struct text *text, const char *key, char *const *paths)
+{
+    text_printf(text, "\"%s\":[", key);
+    for (size_t i = 0; paths && paths[i]; i++) {
+        text_append_string(text, i ? "," : "");
+        json_bytes_write(text, paths[i]);
+    }
+    text_append_string(text, "]");
+}
+
+static void write_string(struct text *text, const char *key, const char *string)
+{
+    if (!string)
+        return;
+    text_printf(text, ",\"%s\":", key);
+    json_bytes_write(text, string);
+}
+
+static void write_disk(struct text *text, const struct state_disk *disk)
+{
+    text_printf(text, "{\"position\":%u,\"target\":", disk->position);
+    json_bytes_write(text, disk->target);
+    write_string(text, "active", disk->active);
+    write_string(text, "original", disk->original);
+    text_append_string(text, "}");
+}
+
+static void write_snapshot(struct text *text, const struct state_snapshot *snapshot, bool is_administered)
+{
+    text_printf(text, "\n  {\"serial\":%" PRIu64 ",\"name\":", snapshot->serial);
+    json_bytes_write(text, snapshot->name);
+    if (is_administered) {
+        text_printf(text,
+                    ",\"parent\":%" PRIu64 ",\"created_sec\":%" PRId64 ",\"created_nsec\":%" PRIu32
+                    ",\"state\":\"%s\",\"consistency\":\"%s\"",
+                    snapshot->parent, snapshot->created_sec, snapshot->created_nsec,
+                    snapshot_state_name(snapshot->state), consistency_name(snapshot->consistency));
+        text_append_string(text, snapshot->is_protected ? ",\"protected\":true" : "");
+        write_string(text, "description", snapshot->description);
+    }
+    text_append_string(text, ",\"frozen\":");
+    write_frozen_list(text, snapshot->frozen, snapshot->frozen_count);
+    text_append_string(text, "}");
+}
+
+static void write_administration(struct text *text, const struct state_domain *state)
+{
+    text_printf(text, ",\n \"administered\":{\"current\":%" PRIu64 ",\"operation\":%" PRIu64 ",",
+                state->current, state->operation);
+    write_paths(text, "made", state->made);
+    text_append_string(text, ",");
+    write_paths(text, "touched", state->touched);
+    write_string(text, "defaults", state->defaults);
+    text_append_string(text, ",\"hidden\":");
+    write_frozen_list(text, state->hidden, state->hidden_count);
+    text_append_string(text, "}");
+}
+
 void state_json_write(struct text *text, const struct state_domain *state)
 {
     text_printf(text, "{\"serial\":%" PRIu64 ",\n \"name\":", state->serial);
@@ -59,28 +129,20 @@ void state_json_write(struct text *text, const struct state_domain *state)
         text_append_string(text, ",\n \"uuid\":");
         json_bytes_write(text, state->uuid);
     }
-    text_append_string(text, ",\n \"files\":[");
-    for (size_t i = 0; state->files && state->files[i]; i++) {
-        text_append_string(text, i ? "," : "");
-        json_bytes_write(text, state->files[i]);
-    }
-    text_append_string(text, "],\n \"disks\":[");
+    text_append_string(text, ",\n ");
+    write_paths(text, "files", state->files);
+    text_append_string(text, ",\n \"disks\":[");
     for (size_t i = 0; i < state->disk_count; i++) {
-        text_printf(text, "%s{\"position\":%u,\"target\":", i ? "," : "", state->disks[i].position);
-        json_bytes_write(text, state->disks[i].target);
-        text_append_string(text, "}");
+        text_append_string(text, i ? "," : "");
+        write_disk(text, &state->disks[i]);
     }
-    text_append_string(text, "],\n \"snapshots\":[");
+    text_append_string(text, "]");
+    if (state->is_administered)
+        write_administration(text, state);
+    text_append_string(text, ",\n \"snapshots\":[");
     for (size_t i = 0; i < state->snapshot_count; i++) {
-        const struct state_snapshot *snapshot = &state->snapshots[i];
-        text_printf(text, "%s\n  {\"serial\":%" PRIu64 ",\"name\":", i ? "," : "", snapshot->serial);
-        json_bytes_write(text, snapshot->name);
-        text_append_string(text, ",\"frozen\":[");
-        for (size_t j = 0; j < snapshot->frozen_count; j++) {
-            text_append_string(text, j ? "," : "");
-            write_frozen(text, &snapshot->frozen[j]);
-        }
-        text_append_string(text, "]}");
+        text_append_string(text, i ? "," : "");
+        write_snapshot(text, &state->snapshots[i], state->is_administered);
     }
     text_append_string(text, "]}\n");
 }
@@ -144,16 +206,65 @@ static void read_frozen(struct json_fields *fields, struct json_object *from, st
     }
 }
 
-static void read_snapshot(struct json_fields *fields, struct json_object *from,
-                          struct state_snapshot *snapshot)
+static struct state_frozen *read_frozen_list(struct json_fields *fields, struct json_object *from,
+                                             const char *key, size_t *count)
 {
     struct json_object *list;
-    snapshot->serial = json_fields_number(fields, from, "serial", (UINT64_C(1) << SERIAL_BITS) - 1);
+    struct state_frozen *frozen = json_fields_array_member(fields, from, key, sizeof *frozen, &list, count);
+    for (size_t i = 0; i < *count; i++)
+        read_frozen(fields, json_object_array_get_idx(list, i), &frozen[i]);
+    return frozen;
+}
+
+static char *optional_string(struct json_fields *fields, struct json_object *from, const char *key)
+{
+    return !fields->failed && json_object_object_get_ex(from, key, NULL)
+               ? json_fields_string_member(fields, from, key)
+               : NULL;
+}
+
+/* Which of `count` words the member is. */
+static unsigned read_word(struct json_fields *fields, struct json_object *from, const char *key,
+                          const char *(*name)(unsigned), unsigned count)
+{
+    struct json_object *value = json_fields_member(fields, from, key, json_type_string);
+    for (unsigned i = 0; value && i < count; i++)
+        if (strcmp(json_object_get_string(value), name(i)) == 0)
+            return i;
+    if (value)
+        json_fields_refuse(fields, key, "is a word that is not known");
+    return 0;
+}
+
+static const char *state_word(unsigned word)
+{
+    return snapshot_state_name((enum snapshot_state)word);
+}
+
+static const char *consistency_word(unsigned word)
+{
+    return consistency_name((enum consistency)word);
+}
+
+static void read_snapshot(struct json_fields *fields, struct json_object *from, bool is_administered,
+                          struct state_snapshot *snapshot)
+{
+    snapshot->serial = json_fields_number(fields, from, "serial", SERIAL_MAX);
     snapshot->name = name_member(fields, from, "name");
-    snapshot->frozen = json_fields_array_member(fields, from, "frozen", sizeof *snapshot->frozen, &list,
-                                                &snapshot->frozen_count);
-    for (size_t i = 0; i < snapshot->frozen_count; i++)
-        read_frozen(fields, json_object_array_get_idx(list, i), &snapshot->frozen[i]);
+    snapshot->frozen = read_frozen_list(fields, from, "frozen", &snapshot->frozen_count);
+    if (!is_administered || fields->failed)
+        return;
+    snapshot->parent = json_fields_number(fields, from, "parent", SERIAL_MAX);
+    struct json_object *seconds = json_fields_member(fields, from, "created_sec", json_type_int);
+    snapshot->created_sec = seconds ? json_object_get_int64(seconds) : 0;
+    snapshot->created_nsec = (uint32_t)json_fields_number(fields, from, "created_nsec", 999999999);
+    snapshot->state = read_word(fields, from, "state", state_word, SNAPSHOT_STATE_SHUTOFF + 1);
+    snapshot->consistency =
+        read_word(fields, from, "consistency", consistency_word, CONSISTENCY_CHECKPOINT + 1);
+    struct json_object *value;
+    snapshot->is_protected =
+        json_object_object_get_ex(from, "protected", &value) && json_object_get_boolean(value);
+    snapshot->description = optional_string(fields, from, "description");
 }
 
 static void read_disks(struct json_fields *fields, struct json_object *from, struct state_domain *state)
@@ -167,38 +278,62 @@ static void read_disks(struct json_fields *fields, struct json_object *from, str
         state->disks[i].position =
             (unsigned)json_fields_number(fields, disk, "position", DOMAIN_DISKS_MAX - 1);
         state->disks[i].target = name_member(fields, disk, "target");
+        state->disks[i].active = optional_string(fields, disk, "active");
+        state->disks[i].original = optional_string(fields, disk, "original");
         if (!fields->failed && used[state->disks[i].position])
             json_fields_refuse(fields, "position", "is given to two disks");
         used[state->disks[i].position] = true;
     }
 }
 
-static void read_domain(struct json_fields *fields, struct json_object *from, struct state_domain *state)
+/* A NULL-terminated list of strings; NULL where it is empty. */
+static char **read_paths(struct json_fields *fields, struct json_object *from, const char *key)
 {
     struct json_object *list;
     size_t count;
+    char **paths = json_fields_array_member(fields, from, key, sizeof *paths, &list, &count);
+    char **grown = count ? realloc(paths, (count + 1) * sizeof *paths) : NULL;
+    if (count && !grown) {
+        free(paths);
+        fields->failed = error_set(fields->err, ENOMEM, "%s", strerror(ENOMEM));
+        return NULL;
+    }
+    if (!grown)
+        return paths;
+    grown[count] = NULL;
+    for (size_t i = 0; i < count && !fields->failed; i++)
+        grown[i] = json_fields_string(fields, json_object_array_get_idx(list, i), key);
+    return grown;
+}
+
+static void read_administration(struct json_fields *fields, struct json_object *from,
+                                struct state_domain *state)
+{
+    struct json_object *told = json_fields_member(fields, from, "administered", json_type_object);
+    state->is_administered = true;
+    state->current = json_fields_number(fields, told, "current", SERIAL_MAX);
+    state->operation = json_fields_number(fields, told, "operation", SERIAL_MAX);
+    state->made = read_paths(fields, told, "made");
+    state->touched = read_paths(fields, told, "touched");
+    state->hidden = read_frozen_list(fields, told, "hidden", &state->hidden_count);
+    state->defaults = optional_string(fields, told, "defaults");
+}
+
+static void read_domain(struct json_fields *fields, struct json_object *from, struct state_domain *state)
+{
+    struct json_object *list;
     state->serial = json_fields_number(fields, from, "serial", SERIAL_HASHED - 1);
     state->name = name_member(fields, from, "name");
-    if (!fields->failed && json_object_object_get_ex(from, "uuid", NULL))
-        state->uuid = json_fields_string_member(fields, from, "uuid");
+    state->uuid = optional_string(fields, from, "uuid");
     read_disks(fields, from, state);
-
-    state->files = json_fields_array_member(fields, from, "files", sizeof *state->files, &list, &count);
-    if (count) {
-        char **grown = realloc(state->files, (count + 1) * sizeof *state->files);
-        if (!grown) {
-            fields->failed = error_set(fields->err, ENOMEM, "%s", strerror(ENOMEM));
-            return;
-        }
-        state->files = grown;
-        state->files[count] = NULL;
-        for (size_t i = 0; i < count && !fields->failed; i++)
-            state->files[i] = json_fields_string(fields, json_object_array_get_idx(list, i), "files");
-    }
+    state->files = read_paths(fields, from, "files");
+    if (!fields->failed && json_object_object_get_ex(from, "administered", NULL))
+        read_administration(fields, from, state);
     state->snapshots = json_fields_array_member(fields, from, "snapshots", sizeof *state->snapshots, &list,
                                                 &state->snapshot_count);
     for (size_t i = 0; i < state->snapshot_count; i++)
-        read_snapshot(fields, json_object_array_get_idx(list, i), &state->snapshots[i]);
+        read_snapshot(fields, json_object_array_get_idx(list, i), state->is_administered,
+                      &state->snapshots[i]);
 }
 
 static void state_free_(struct state_domain **state)

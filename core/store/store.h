@@ -55,11 +55,24 @@ struct state_snapshot {
     char *name;
     struct state_frozen *frozen;
     size_t frozen_count;
+
+    /* Of an administered domain; of others the images tell all that is known. */
+    uint64_t parent; /* serial; 0: a root */
+    int64_t created_sec;
+    uint32_t created_nsec;
+    enum snapshot_state state;
+    enum consistency consistency;
+    bool is_protected;
+    char *description; /* NULL: none */
 };
 
 struct state_disk {
     unsigned position;
     char *target;
+    char *
+        active; /* path of the layer that the domain writes to, as in state_frozen; NULL: as the files show */
+    char *original; /* path of the file that was active when the domain was first administered; NULL where
+                       that may not be written */
 };
 
 struct state_domain {
@@ -72,9 +85,41 @@ struct state_domain {
     size_t disk_count;
     struct state_snapshot *snapshots;
     size_t snapshot_count;
+
+    /*
+     * A domain is administered from the first change that was asked for until nothing is left of it. Paths
+     * are as in state_frozen.
+     */
+    bool is_administered;
+    uint64_t current;            /* serial; 0: none */
+    uint64_t operation;          /* serial of the last journaled operation whose result this is */
+    struct state_frozen *hidden; /* contents that were those of deleted snapshots: layers that something
+                                    stands on, and internal snapshots that are to be dropped */
+    size_t hidden_count;
+    char **made;    /* files that vmsnapfs made; NULL-terminated; may be NULL */
+    char **touched; /* frozen layers that vmsnapfs is writing to: they need not be as they were frozen;
+                       likewise */
+    char *defaults; /* what a bare mkdir does, as a person wrote it; NULL: as shipped */
 };
 
 void state_domain_free(struct state_domain *state);
+void state_snapshot_done(struct state_snapshot *snapshot);
+void state_frozen_done(struct state_frozen *frozen);
+
+/* Copies, all the caller's. -ENOMEM. */
+int state_domain_copy(const struct state_domain *from, struct state_domain **copy);
+int state_snapshot_copy(const struct state_snapshot *from, struct state_snapshot *copy);
+int state_frozen_copy(const struct state_frozen *from, struct state_frozen *copy);
+
+/* NULL if there is none. */
+struct state_snapshot *state_find_snapshot(const struct state_domain *state, uint64_t serial);
+struct state_disk *state_find_disk(const struct state_domain *state, unsigned position);
+
+/* Lists of paths, as `made`: is it in, put it in if it is not (-ENOMEM), take it out if it is. */
+bool state_paths_have(char *const *paths, const char *path);
+int state_paths_add(char ***paths, const char *path);
+void state_paths_remove(char **paths, const char *path);
+void state_paths_free(char ***paths); /* for a variable of that type; NULL in it is fine */
 
 /*
  * Opens the store in the directory `source` (absolute), making it if it is not there and `read_only` is

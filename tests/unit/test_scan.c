@@ -48,7 +48,7 @@ static void look(void)
     struct scan *after = NULL;
     struct error err = {0};
     notices_done(&notices);
-    if (scan_new(locate, directory, scan, &notices, &after, &err) != 0)
+    if (scan_new(locate, directory, scan, NULL, &notices, &after, &err) != 0)
         fail_msg("%s", err.text);
     scan_free(scan);
     scan = after;

@@ -23,6 +23,24 @@ static char *copy(const char *string)
     return made;
 }
 
+static void administer(struct state_domain *state)
+{
+    state->is_administered = true;
+    state->current = state->serial + 1;
+    state->defaults = copy("quiesce=try\n");
+    assert_int_equal(state_paths_add(&state->made, "web1.up\"grade"), 0);
+    assert_int_equal(state_paths_add(&state->made, "bytes\xfe"), 0);
+    assert_int_equal(state_paths_add(&state->touched, "b"), 0);
+    state->hidden_count = 1;
+    state->hidden = calloc(1, sizeof *state->hidden);
+    state->hidden[0] = (struct state_frozen){.target = copy("vdb"),
+                                             .position = 7,
+                                             .layer = copy("web1.x"),
+                                             .allocated = 1,
+                                             .layer_identity = {1, 2, 3, 4, 5},
+                                             .is_settled = true};
+}
+
 /* A state with something in every field. */
 static struct state_domain *make_state(uint64_t serial, const char *name, size_t snapshots)
 {
@@ -35,8 +53,12 @@ static struct state_domain *make_state(uint64_t serial, const char *name, size_t
     state->files[1] = copy("bytes\xff\xfe.img"); /* no UTF-8 */
     state->disk_count = 2;
     state->disks = calloc(2, sizeof *state->disks);
-    state->disks[0] = (struct state_disk){0, copy("vda")};
-    state->disks[1] = (struct state_disk){7, copy("vdb")};
+    state->disks[0] = (struct state_disk){.position = 0, .target = copy("vda")};
+    state->disks[1] = (struct state_disk){.position = 7,
+                                          .target = copy("vdb"),
+                                          .active = copy("web1.up\"grade"),
+                                          .original = copy("/elsewhere/\xff.img")};
+    administer(state);
     state->snapshot_count = snapshots;
     state->snapshots = calloc(snapshots ? snapshots : 1, sizeof *state->snapshots);
     for (size_t i = 0; i < snapshots; i++) {
@@ -45,6 +67,13 @@ static struct state_domain *make_state(uint64_t serial, const char *name, size_t
         snprintf(text, sizeof text, "s%zu\u00e9", i);
         snapshot->serial = serial + 1 + i;
         snapshot->name = copy(text);
+        snapshot->parent = i ? serial + i : 0;
+        snapshot->created_sec = -1;
+        snapshot->created_nsec = 999999999;
+        snapshot->state = SNAPSHOT_STATE_PAUSED;
+        snapshot->consistency = CONSISTENCY_QUIESCED;
+        snapshot->is_protected = i % 2;
+        snapshot->description = i % 2 ? copy("two\nlines") : NULL;
         snapshot->frozen_count = 2;
         snapshot->frozen = calloc(2, sizeof *snapshot->frozen);
         snapshot->frozen[0] = (struct state_frozen){
@@ -82,6 +111,22 @@ static void assert_same_state(const struct state_domain *a, const struct state_d
 {
     cleanup_free char *left = as_json(a), *right = as_json(b);
     assert_string_equal(left, right);
+}
+
+static void copies_are_the_same(void **unused)
+{
+    struct state_domain *state = make_state(17, "web1", 3), *twin = NULL;
+    assert_int_equal(state_domain_copy(state, &twin), 0);
+    assert_same_state(state, twin);
+    assert_ptr_not_equal(state->made, twin->made);
+    assert_ptr_equal(state_find_snapshot(twin, 19), &twin->snapshots[1]);
+    assert_null(state_find_snapshot(twin, 21));
+    state_paths_remove(twin->made, "web1.up\"grade");
+    assert_false(state_paths_have(twin->made, "web1.up\"grade"));
+    assert_true(state_paths_have(twin->made, "bytes\xfe"));
+    assert_true(state_paths_have(state->made, "web1.up\"grade"));
+    state_domain_free(state);
+    state_domain_free(twin);
 }
 
 static struct store *open_store(bool read_only)
@@ -669,6 +714,7 @@ static void everything_is_flushed_before_it_counts(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(copies_are_the_same),
         TEST(every_field_comes_back),
         TEST(many_states_are_saved_together),
         TEST(no_serial_is_given_twice),

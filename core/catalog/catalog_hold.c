@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Changing domains in the catalog; see catalog_hold.h. */
+#include "catalog/catalog_hold.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "catalog/service.h"
+
+static void unlock(pthread_mutex_t **mutex)
+{
+    pthread_mutex_unlock(*mutex);
+}
+
+/* Holds members_lock to the end of the block. */
+#define LOCK_MEMBERS(service)                                                                                \
+    cleanup(unlock) pthread_mutex_t *locked_ = &(service)->members_lock;                                     \
+    pthread_mutex_lock(locked_)
+
+static int gone(struct error *err)
+{
+    return error_set(err, ESTALE, "the domain is gone");
+}
+
+int catalog_hold(struct catalog_service *service, uint64_t domain, struct error *err)
+{
+    LOCK_MEMBERS(service);
+    struct member *member = members_find(&service->members, domain);
+    if (!member)
+        return gone(err);
+    member->held++;
+    return 0;
+}
+
+void catalog_release(struct catalog_service *service, uint64_t domain)
+{
+    LOCK_MEMBERS(service);
+    struct member *member = members_find(&service->members, domain);
+    if (member && --member->held == 0)
+        member->changed_at = ++service->members.changes;
+}
+
+/* ---- Looking at one domain ---- */
+
+static char *absolute(const char *source, const char *path)
+{
+    char *made = NULL;
+    if (*path == '/')
+        return strdup(path);
+    return asprintf(&made, "%s/%s", source, path) < 0 ? NULL : made;
+}
+
+static int add_absolute(const char *source, const char *path, char ***paths)
+{
+    cleanup_free char *made = absolute(source, path);
+    return made ? state_paths_add(paths, made) : -ENOMEM;
+}
+
+int catalog_known_images(const char *source, const struct state_domain *state, char ***known)
+{
+    int r = 0;
+    for (char **path = state->made; r == 0 && path && *path; path++)
+        r = add_absolute(source, *path, known);
+    return r;
+}
+
+/* Files of the top directory: what else there is, is opened by its path, or listed by the scan itself. */
+static int add_name(const char *path, char ***names)
+{
+    return strchr(path, '/') ? 0 : state_paths_add(names, path);
+}
+
+static int compare_names(const void *left, const void *right)
+{
+    return strcmp(*(char *const *)left, *(char *const *)right);
+}
+
+/* The names in the source that have to do with the domain. */
+static int names_of(const char *source, const struct domain *domain, const struct state_domain *state,
+                    char ***names)
+{
+    int r = domain->definition ? add_name(path_in_store(source, domain->definition), names) : 0;
+    for (size_t i = 0; r == 0 && i < domain->disk_count; i++)
+        r = add_name(path_in_store(source, domain->disks[i].source), names);
+    for (size_t i = 0; r == 0 && i < domain->layer_count; i++)
+        r = add_name(path_in_store(source, domain->layers[i]->path), names);
+    for (size_t i = 0; r == 0 && i < state->disk_count; i++)
+        if (state->disks[i].active)
+            r = add_name(state->disks[i].active, names);
+    for (char **path = state->made; r == 0 && path && *path; path++)
+        r = add_name(*path, names);
+    for (size_t i = 0; r == 0 && i < state->snapshot_count; i++)
+        for (size_t j = 0; r == 0 && j < state->snapshots[i].frozen_count; j++)
+            r = add_name(state->snapshots[i].frozen[j].layer, names);
+    for (size_t i = 0; r == 0 && i < state->hidden_count; i++)
+        r = add_name(state->hidden[i].layer, names);
+    size_t count = 0;
+    while (*names && (*names)[count])
+        count++;
+    if (count)
+        qsort(*names, count, sizeof **names, compare_names);
+    return r;
+}
+
+static struct draft *draft_of(struct discovery *discovery, const struct state_domain *state)
+{
+    for (size_t i = 0; i < discovery->count; i++)
+        if (discovery->drafts[i].state == state)
+            return &discovery->drafts[i];
+    return NULL;
+}
+
+/* Looks at the files of one domain as `state` tells of them. With members_lock held. */
+static int look_at(struct catalog_service *service, struct member *member, struct state_domain *state,
+                   struct error *err)
+{
+    const char *source = locate_source(service->options.locate);
+    cleanup(state_paths_free) char **names = calloc(1, sizeof *names), **known = NULL;
+    if (!names || names_of(source, member->domain, state, &names) < 0 ||
+        catalog_known_images(source, state, &known) < 0)
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    const struct scan_scope scope = {.names = names, .known = known};
+    cleanup(notices_done) struct notices notices = {0};
+    struct discovery discovery = {0};
+    struct scan *scan = NULL;
+    bool changed = false;
+    int r = scan_new(service->options.locate, service->directory, NULL, &scope, &notices, &scan, err);
+    for (size_t i = 0; r == 0 && i < scan->image_count; i++)
+        if (scan->images[i]->is_remote)
+            scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);
+    if (r == 0) {
+        r = discover(scan, &state, 1, &notices, &discovery);
+        if (r < 0)
+            error_set(err, -r, "%s", strerror(-r));
+    }
+    struct draft *draft = r == 0 ? draft_of(&discovery, state) : NULL;
+    if (r == 0 && !draft)
+        r = gone(err);
+    if (r == 0)
+        r = members_replace(&service->members, source, draft, member, &changed, err);
+    discovery_done(&discovery);
+    scan_free(scan);
+    return r == 0 && changed ? catalog_publish(service, err) : r;
+}
+
+int catalog_refresh(struct catalog_service *service, uint64_t domain, struct domain **result,
+                    struct state_domain **state, struct error *err)
+{
+    LOCK_MEMBERS(service);
+    struct member *member = members_find(&service->members, domain);
+    if (!member)
+        return gone(err);
+    int r = look_at(service, member, member->state, err);
+    if (r == 0 && state && state_domain_copy(member->state, state) < 0)
+        r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    if (r == 0 && result)
+        *result = domain_ref(member->domain);
+    return r;
+}
+
+int catalog_save(struct catalog_service *service, const struct state_domain *state, struct error *err)
+{
+    LOCK_MEMBERS(service);
+    return store_save(service->options.store, state, err);
+}
+
+int catalog_show(struct catalog_service *service, const struct state_domain *state, struct domain **result,
+                 struct error *err)
+{
+    struct state_domain *copy = NULL;
+    LOCK_MEMBERS(service);
+    struct member *member = members_find(&service->members, state->serial);
+    if (!member)
+        return gone(err);
+    if (state_domain_copy(state, &copy) < 0)
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    int r = look_at(service, member, copy, err);
+    if (r < 0) { /* what was saved holds all the same */
+        state_domain_free(member->state);
+        member->state = copy;
+        member->unsaved = false;
+        return r;
+    }
+    state_domain_free(copy);
+    if (result)
+        *result = domain_ref(member->domain);
+    return 0;
+}
+
+/* ---- New domains ---- */
+
+int catalog_expect(struct catalog_service *service, const struct state_domain *state, struct error *err)
+{
+    struct state_domain *copy = NULL;
+    if (state_domain_copy(state, &copy) < 0)
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    LOCK_MEMBERS(service);
+    if (members_expect(&service->members, copy) < 0) {
+        state_domain_free(copy);
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    }
+    return 0;
+}
+
+void catalog_unexpect(struct catalog_service *service, uint64_t domain)
+{
+    LOCK_MEMBERS(service);
+    members_forget(&service->members, domain);
+}
+
+int catalog_forget(struct catalog_service *service, uint64_t domain, struct error *err)
+{
+    LOCK_MEMBERS(service);
+    return store_remove(service->options.store, domain, err);
+}
+
+void catalog_look(struct catalog_service *service)
+{
+    LOCK_MEMBERS(service);
+    uint64_t wanted = service->looks_begun + 1;
+    if (service->look_wanted < wanted)
+        service->look_wanted = wanted;
+    catalog_service_hint(service);
+    while (service->watching && service->looks_ended < wanted)
+        pthread_cond_wait(&service->looked, &service->members_lock);
+}
+
+/* ---- What else is known ---- */
+
+int catalog_next_serial(struct catalog_service *service, uint64_t *serial, struct error *err)
+{
+    LOCK_MEMBERS(service);
+    return store_next_serial(service->options.store, serial, err);
+}
+
+bool catalog_is_backing(struct catalog_service *service, const char *path)
+{
+    unsigned found = 0;
+    LOCK_MEMBERS(service);
+    const struct scan *scan = service->scan;
+    for (size_t i = 0; i < scan->image_count; i++) {
+        const struct scan_image *image = scan->images[i];
+        if (image->data_path && strcmp(image->data_path, path) == 0)
+            return true;
+        if (strcmp(image->path, path) == 0 && image->first->is_backing)
+            return true;
+    }
+    for (size_t i = 0; i < service->members.count; i++) {
+        const struct domain *domain = service->members.list[i].domain;
+        for (size_t j = 0; j < domain->disk_count; j++)
+            found += domain->disks[j].active && strcmp(domain->disks[j].active->path, path) == 0;
+    }
+    return found > 1;
+}
