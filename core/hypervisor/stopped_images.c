@@ -264,6 +264,17 @@ const char *stopped_images_backing_node(const struct stopped_images *images, siz
     return backing < 0 ? NULL : images->nodes[backing].name;
 }
 
+int stopped_images_backing(const struct stopped_images *images, size_t index)
+{
+    return images->spec.images[index].backing;
+}
+
+int stopped_images_close(struct stopped_images *images, size_t index, struct error *err)
+{
+    return storage_daemon_delete_node(images->engine.daemon, images->nodes[index].name,
+                                      images->spec.timeout_ms, err);
+}
+
 const char *stopped_images_new_path(const struct stopped_images *images, size_t index)
 {
     return images->new_paths[index];
