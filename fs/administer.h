@@ -16,7 +16,7 @@ struct administered {
     int code; /* 0 or a positive errno */
     const char *text;
     const char *words;
-    uint64_t serial; /* as in struct request_result */
+    uint64_t serial;            /* as in struct request_result */
     uint64_t node, handle, end; /* as given */
     size_t size;
 };

@@ -38,7 +38,8 @@ static void render_help(const struct content_source *source, struct text *text)
         "Rename:       mv %s/DOMAIN/snapshots/NAME %s/DOMAIN/snapshots/OTHER\n"
         "Revert:       echo 1 > %s/DOMAIN/snapshots/NAME/revert\n"
         "Clone:        echo NEWDOMAIN > %s/DOMAIN/snapshots/NAME/clone\n"
-        "Each of create, defaults, revert, delete and clone tells its words when it is read. The domain must\n"
+        "Each of create, defaults, revert, delete and clone tells its words when it is read. The domain "
+        "must\n"
         "not be running.\n"
         "\n"
         "Back up:      rsync -a --sparse %s/DOMAIN/snapshots/NAME/disks/ BACKUP/\n"
@@ -192,9 +193,9 @@ static void render_snapshot(const struct content_source *source, const struct pl
     const struct snapshot *snapshot = place->snapshot;
     switch (place->node.position) {
     case SNAPSHOT_CLONE:
-        text_append_string(text,
-                           "Write NAME to make a new domain NAME of this snapshot, on top of its layers; NAME full to "
-                           "copy them.\n");
+        text_append_string(
+            text, "Write NAME to make a new domain NAME of this snapshot, on top of its layers; NAME full to "
+                  "copy them.\n");
         render_last_result(source, place, text);
         return;
     case SNAPSHOT_DELETE:
@@ -212,10 +213,10 @@ static void render_snapshot(const struct content_source *source, const struct pl
         render_last_result(source, place, text);
         return;
     case SNAPSHOT_REVERT:
-        text_append_string(text,
-                           "Write 1 to bring the domain back to this snapshot, or shutoff; with them guard, to take a "
-                           "snapshot\nof the present first, or force. What came after the current snapshot is lost "
-                           "otherwise.\n");
+        text_append_string(
+            text, "Write 1 to bring the domain back to this snapshot, or shutoff; with them guard, to take a "
+                  "snapshot\nof the present first, or force. What came after the current snapshot is lost "
+                  "otherwise.\n");
         render_last_result(source, place, text);
         return;
     case SNAPSHOT_CONSISTENCY:

@@ -281,9 +281,9 @@ int control_files_add(struct control_files *files, uint64_t number, const char *
             result = -E2BIG;
         else {
             text_append(&handle->document, bytes, length);
-            result = handle->document.failed                                           ? -ENOMEM
+            result = handle->document.failed                                       ? -ENOMEM
                      : command_document_ends(&handle->document_end, bytes, length) ? 0
-                                                                                       : -EAGAIN;
+                                                                                   : -EAGAIN;
         }
         if (result == 0)
             text_append(document, handle->document.data, handle->document.length);

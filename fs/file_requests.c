@@ -3,7 +3,8 @@
  * Opening, reading, seeking and writing: frozen disks and small files.
  *
  * A disk that a helper program reads is opened and read in the slow lane; every other one in the thread that
- * took the request, unless something is being done in its domain, for whose end its opening may have to wait. Each thread has one buffer, which a request's bytes are read into and sent from.
+ * took the request, unless something is being done in its domain, for whose end its opening may have to wait.
+ * Each thread has one buffer, which a request's bytes are read into and sent from.
  */
 #include <errno.h>
 #include <fcntl.h>

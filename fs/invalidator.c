@@ -66,10 +66,10 @@ struct invalidator *invalidator_new(void)
 static void send_name(struct fuse_session *session, const struct notice *notice)
 {
     size_t length = strlen(notice->name);
-    int result =
-        notice->child
-            ? fuse_lowlevel_notify_delete(session, notice->id, notice->child, notice->name, length)
-            : fuse_lowlevel_notify_expire_entry(session, notice->id, notice->name, length, FUSE_LL_EXPIRE_ONLY);
+    int result = notice->child
+                     ? fuse_lowlevel_notify_delete(session, notice->id, notice->child, notice->name, length)
+                     : fuse_lowlevel_notify_expire_entry(session, notice->id, notice->name, length,
+                                                         FUSE_LL_EXPIRE_ONLY);
     if (result == -ENOTEMPTY || result == -ENOSYS || result == -EBUSY)
         fuse_lowlevel_notify_inval_entry(session, notice->id, notice->name, length);
 }

@@ -42,8 +42,8 @@ void refusals_record(const struct service *service, uint64_t domain, pid_t pid, 
 void refusals_note(fuse_req_t request, const struct place *place, const char *command, int code,
                    const char *reason)
 {
-    refusals_record(service_of(request), place->domain ? place->domain->serial : 0, fuse_req_ctx(request)->pid,
-                    command, code, reason);
+    refusals_record(service_of(request), place->domain ? place->domain->serial : 0,
+                    fuse_req_ctx(request)->pid, command, code, reason);
 }
 
 void refusals_reply(fuse_req_t request, fuse_ino_t directory, const char *verb, const char *name, int code,

@@ -14,7 +14,8 @@
 #include "administer.h"
 #include "service.h"
 
-/* What is closed is told to us a moment later: who closes a disk and removes its snapshot at once is right. */
+/* What is closed is told to us a moment later: who closes a disk and removes its snapshot at once is right.
+ */
 #define CLOSING_NS (50L * 1000 * 1000)
 
 struct removal {
@@ -68,8 +69,8 @@ static void remove_from_snapshot(struct removal *removal, const struct place *pl
     bool is_open = open_disks_has_snapshot(service->disks, snapshot->serial);
     if (snapshot->is_protected) {
         cleanup_text struct text reason = {0};
-        text_printf(&reason, "snapshot %s is protected; write 0 to snapshots/%s/protected first", snapshot->name,
-                    snapshot->name);
+        text_printf(&reason, "snapshot %s is protected; write 0 to snapshots/%s/protected first",
+                    snapshot->name, snapshot->name);
         refusals_reply(removal->request, removal->parent, verb, removal->name, EPERM,
                        reason.failed ? "the snapshot is protected" : reason.data);
     } else if (is_open && !removal->second_look &&
@@ -120,9 +121,10 @@ static void go_on(struct removal *removal)
     if (!may || service->content.read_only) {
         refusals_for_ever(removal->request, removal->parent, verb, removal->name);
     } else if (removal_guard_refuses(service->guard, domain, process, monotonic_now())) {
-        refusals_reply(removal->request, removal->parent, verb, removal->name, EPERM,
-                       "this process tried to remove what can't be removed, so it is refused everything in "
-                       "this domain for a minute; remove a snapshot with rmdir or rm -r of its own directory");
+        refusals_reply(
+            removal->request, removal->parent, verb, removal->name, EPERM,
+            "this process tried to remove what can't be removed, so it is refused everything in "
+            "this domain for a minute; remove a snapshot with rmdir or rm -r of its own directory");
     } else {
         remove_from_snapshot(removal, &place);
         return;

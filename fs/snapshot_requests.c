@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "administer.h"
+#include "domain/name.h"
 #include "operation/command.h"
 #include "service.h"
 
