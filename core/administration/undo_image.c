@@ -57,7 +57,7 @@ int undo_image_internal(const char *path, const char *format, const char *tag, s
     int r = find(path, tag, &fd, id, sizeof id, err);
     if (r < 0 || !*id)
         return r;
-    return delete (path, image_format_parse(format), fd, id, tag, err);
+    return delete (path, image_format_from_name(format), fd, id, tag, err);
 }
 
 int undo_image_point(const char *path, const char *tag, struct error *err)
