@@ -8,7 +8,8 @@
 #include "base/error.h"
 
 struct qemu_img {
-    const char *path; /* of the image, absolute */
+    const char *path; /* of the image, absolute; with `fd`, a name for texts */
+    int fd;           /* the image itself, open in any mode; 0: the path is opened */
     int timeout_ms;   /* after which it is killed. For what was begun then, see each call */
 };
 
