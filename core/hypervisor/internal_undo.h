@@ -9,7 +9,8 @@
  *     back      where something failed: all are as they were, and the point is gone
  *
  * Killed anywhere, either of the last two can be done, and repeated, by who knows images and tag; which of
- * them is his decision. Until then the tag is in the snapshot tables, so it should be one that is not shown.
+ * them is his decision. He should have the images cleaned up then, by qemu_img_free_leaks, as well. Until
+ * then the tag is in the snapshot tables, so it should be one that is not shown.
  *
  * One thread at a time.
  */

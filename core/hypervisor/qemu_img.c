@@ -97,3 +97,13 @@ int qemu_img_name_backing(const struct qemu_img *image, const char *backing_name
     int rc = run(image, argv, name.data, err);
     return rc < 0 ? rc : flush(image, err);
 }
+
+int qemu_img_free_leaks(const struct qemu_img *image, struct error *err)
+{
+    cleanup_text struct text name = {0};
+    if (make_name(image, &name) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    const char *const argv[] = {"qemu-img", "check", "-q", "-r", "leaks", name.data, NULL};
+    int rc = run(image, argv, name.data, err);
+    return rc < 0 ? rc : flush(image, err);
+}
