@@ -3,6 +3,7 @@
 #include "attributes.h"
 
 #include "base/bytes.h"
+#include "job_tree.h"
 
 #define SECTOR UINT64_C(512)
 
@@ -17,6 +18,8 @@ static uint64_t frozen_blocks(const struct frozen *frozen)
 
 static uint64_t text_size(const struct content_source *content, const struct place *place)
 {
+    if (place->node.kind == NODE_DOMAIN && place->node.position == DOMAIN_EVENTS)
+        return events_size(content->events, place->domain->serial);
     cleanup_text struct text text = {0};
     if (place->type == ENTRY_LINK)
         tree_link_target(place, &text);
@@ -50,7 +53,7 @@ double attributes_of(const struct attribute_options *options, const struct conte
     switch (place->type) {
     case ENTRY_DIRECTORY:
         attributes->st_mode = S_IFDIR | options->directory_mode;
-        return KEEP_LONG_SEC;
+        return job_tree_is_fleeting(place) ? 0 : KEEP_LONG_SEC;
     case ENTRY_FROZEN:
         attributes->st_mode = S_IFREG | options->disk_mode;
         attributes->st_size = (off_t)place->frozen->size;
@@ -72,7 +75,7 @@ double attributes_of(const struct attribute_options *options, const struct conte
     attributes->st_size = (off_t)size;
     attributes->st_blocks = (blkcnt_t)((size + SECTOR - 1) / SECTOR);
     if (place->type != ENTRY_DYNAMIC)
-        return KEEP_LONG_SEC;
+        return job_tree_is_fleeting(place) ? 0 : KEEP_LONG_SEC;
     clock_gettime(CLOCK_REALTIME, &attributes->st_mtim);
     attributes->st_ctim = attributes->st_mtim;
     return 0;

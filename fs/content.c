@@ -10,17 +10,17 @@
 #include "base/stats.h"
 #include "format/document.h"
 #include "hypervisor/image_locks.h"
+#include "job_tree.h"
 #include "tree_drawing.h"
 
-const char *content_refusal(void)
+const char *content_power_refusal(void)
 {
-    return "this version browses and backs up; taking, deleting, renaming and reverting snapshots, cloning "
-           "and "
-           "power are not in it";
+    return "starting and stopping domains is not in this version; start and stop them as you always did";
 }
 
 static void render_help(const struct content_source *source, struct text *text)
 {
+    const char *at = source->mountpoint;
     text_printf(
         text,
         "vmsnapfs %s: the snapshots of %s as files\n"
@@ -28,17 +28,27 @@ static void render_help(const struct content_source *source, struct text *text)
         "DOMAIN/snapshots/NAME/disks/TARGET.raw   a frozen disk, raw and read-only\n"
         "DOMAIN/tree.txt                          the snapshots as a tree\n"
         "DOMAIN/last_error                        why something was refused\n"
+        "DOMAIN/events                            what happened, for tail -f\n"
+        "DOMAIN/jobs                              what is being done\n"
         "DOMAIN/domain.json                       everything about a domain in one document\n"
+        "\n"
+        "Take:         mkdir %s/DOMAIN/snapshots/NAME\n"
+        "              with options: echo 'NAME disk=vda:external' > %s/DOMAIN/create\n"
+        "Delete:       rmdir %s/DOMAIN/snapshots/NAME\n"
+        "Rename:       mv %s/DOMAIN/snapshots/NAME %s/DOMAIN/snapshots/OTHER\n"
+        "Revert:       echo 1 > %s/DOMAIN/snapshots/NAME/revert\n"
+        "Clone:        echo NEWDOMAIN > %s/DOMAIN/snapshots/NAME/clone\n"
+        "Each of create, defaults, revert, delete and clone tells its words when it is read. The domain "
+        "must\n"
+        "not be running.\n"
         "\n"
         "Back up:      rsync -a --sparse %s/DOMAIN/snapshots/NAME/disks/ BACKUP/\n"
         "              tar -cSf BACKUP.tar -C %s/DOMAIN/snapshots/NAME disks\n"
         "Look inside:  losetup --read-only --partscan --find --show %s/DOMAIN/snapshots/NAME/disks/vda.raw\n"
         "Unmount:      umount %s\n"
         "\n"
-        "Administration: %s.\n"
         "See vmsnapfs(8).\n",
-        VMSNAPFS_VERSION, source->source, source->mountpoint, source->mountpoint, source->mountpoint,
-        source->mountpoint, content_refusal());
+        VMSNAPFS_VERSION, source->source, at, at, at, at, at, at, at, at, at, at, at);
 }
 
 static void render_service(const struct content_source *source, unsigned entry, struct text *text)
@@ -77,24 +87,54 @@ static void render_order(const struct domain *domain, struct text *text)
         text_printf(text, "%s\n", domain->snapshots[i]->name);
 }
 
+static void render_last_result(const struct content_source *source, const struct place *place,
+                               struct text *text)
+{
+    cleanup_text struct text last = {0};
+    control_files_last_result(source->controls, place->id, &last);
+    if (last.length)
+        text_printf(text, "\nLast: %s", last.data);
+}
+
+static void render_defaults(const struct content_source *source, const struct domain *domain,
+                            struct text *text)
+{
+    cleanup_free char *defaults = administration_defaults(source->administration, domain);
+    text_append_string(text, defaults ? defaults : "");
+}
+
 static void render_domain(const struct content_source *source, const struct place *place, struct text *text)
 {
     const struct domain *domain = place->domain;
     switch (place->node.position) {
     case DOMAIN_CREATE:
-        text_printf(text, "Taking snapshots is refused: %s.\n", content_refusal());
+        text_append_string(
+            text,
+            "Write a line to take a snapshot of all disks at one instant:\n"
+            "\n"
+            "    [NAME] [disk=TARGET:no|internal|external[:PATH]]... [reuse-external]\n"
+            "           [memory=no] [disk-only] [quiesce=try|require] [description=\"...\"]\n"
+            "\n"
+            "or a JSON document: {\"name\": ..., \"description\": ..., \"disks\": [{\"target\": ..., "
+            "\"snapshot\": ..., \"path\": ...}]}.\n"
+            "Without a name one is made up. What is left out is as each disk's preset says. A bare mkdir in\n"
+            "snapshots/ does what `defaults` says.\n");
+        render_last_result(source, place, text);
         return;
     case DOMAIN_POWER:
-        text_printf(text, "Starting and stopping is refused: %s.\n", content_refusal());
+        text_printf(text, "Refused: %s.\n", content_power_refusal());
         return;
     case DOMAIN_DEFAULTS:
-        text_append_string(text, "disk-only\nquiesce=try\n");
+        render_defaults(source, domain, text);
         return;
     case DOMAIN_DOMAIN_JSON:
         document_domain(text, domain);
         return;
     case DOMAIN_LAST_ERROR:
         last_errors_render(source->last_errors, domain->serial, text);
+        return;
+    case DOMAIN_EVENTS:
+        events_render(source->events, domain->serial, text);
         return;
     case DOMAIN_STATE:
         render_state(domain, text);
@@ -148,18 +188,36 @@ static void render_missing(const struct domain *domain, const struct snapshot *s
             text_printf(text, "%s\n", domain->disks[i].target);
 }
 
-static void render_snapshot(const struct place *place, struct text *text)
+static void render_snapshot(const struct content_source *source, const struct place *place, struct text *text)
 {
     const struct snapshot *snapshot = place->snapshot;
     switch (place->node.position) {
     case SNAPSHOT_CLONE:
-        text_printf(text, "Cloning is refused: %s.\n", content_refusal());
+        text_append_string(
+            text, "Write NAME to make a new domain NAME of this snapshot, on top of its layers; NAME full to "
+                  "copy them.\n");
+        render_last_result(source, place, text);
         return;
     case SNAPSHOT_DELETE:
-        text_printf(text, "Deleting is refused: %s.\n", content_refusal());
+        text_append_string(
+            text,
+            "Write a word; every state that stays is the same, bit for bit:\n"
+            "\n"
+            "    1               this snapshot goes, its children become its parent's, as with rmdir\n"
+            "    children        it and all its descendants\n"
+            "    children-only   its descendants; it stays\n"
+            "    merge           its parent takes over its state, and it goes\n"
+            "    merge-force     the same, discarding the parent's other children\n"
+            "    discard         it and its changes are dropped, if it has no children and is not current\n"
+            "    discard-force   it and all its descendants; the domain goes back to its parent\n");
+        render_last_result(source, place, text);
         return;
     case SNAPSHOT_REVERT:
-        text_printf(text, "Reverting is refused: %s.\n", content_refusal());
+        text_append_string(
+            text, "Write 1 to bring the domain back to this snapshot, or shutoff; with them guard, to take a "
+                  "snapshot\nof the present first, or force. What came after the current snapshot is lost "
+                  "otherwise.\n");
+        render_last_result(source, place, text);
         return;
     case SNAPSHOT_CONSISTENCY:
         text_printf(text, "%s\n", consistency_name(snapshot->consistency));
@@ -196,7 +254,9 @@ void content_render(const struct content_source *source, const struct place *pla
     else if (place->node.kind == NODE_DOMAIN)
         render_domain(source, place, text);
     else if (place->node.kind == NODE_SNAPSHOT)
-        render_snapshot(place, text);
-    else if (place->node.kind >= NODE_DISK_FILE)
+        render_snapshot(source, place, text);
+    else if (place->node.kind == NODE_JOB)
+        job_tree_render(source->administration, place, text);
+    else if (node_is_disk_file(place->node.kind))
         render_disk(place->disk, place->node.kind - NODE_DISK_FILE, text);
 }

@@ -2,7 +2,10 @@
 /* What the small files say. From a catalog to text; opens no image. */
 #pragma once
 
+#include "administration/administration.h"
 #include "base/text.h"
+#include "control_files.h"
+#include "events.h"
 #include "last_error.h"
 #include "tree.h"
 
@@ -15,6 +18,9 @@ struct content_source {
     const char *mountpoint; /* as it was given */
     bool read_only;
     struct last_errors *last_errors;
+    struct events *events;
+    struct control_files *controls;
+    struct administration *administration;
 };
 
 /*
@@ -23,5 +29,5 @@ struct content_source {
  */
 void content_render(const struct content_source *source, const struct place *place, struct text *text);
 
-/* The sentence that tells why a command is refused in this version. Static. */
-const char *content_refusal(void);
+/* Why domains can't be started and stopped. Static. */
+const char *content_power_refusal(void);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Opening, reading and seeking: frozen disks and small files.
+ * Opening, reading, seeking and writing: frozen disks and small files.
  *
  * A disk that a helper program reads is opened and read in the slow lane; every other one in the thread that
- * took the request. Each thread has one buffer, which a request's bytes are read into and sent from.
+ * took the request, unless something is being done in its domain, for whose end its opening may have to wait.
+ * Each thread has one buffer, which a request's bytes are read into and sent from.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +18,8 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/stats.h"
+#include "control_requests.h"
+#include "event_requests.h"
 #include "passthrough.h"
 #include "service.h"
 #include "unique_bytes.h"
@@ -190,14 +193,15 @@ static void reply_text(fuse_req_t request, const struct place *place, struct fus
                        struct text *text)
 {
     struct service *service = service_of(request);
-    file->fh = text_handles_add(service->texts, text);
-    if (!file->fh) {
+    uint64_t handle = text_handles_add(service->texts, text);
+    if (!handle) {
         fuse_reply_err(request, ENOMEM);
         return;
     }
+    file->fh = service_handle(HANDLE_TEXT, handle);
     file->direct_io = place->type != ENTRY_FILE;
     if (fuse_reply_open(request, file) == -ENOENT)
-        text_handles_remove(service->texts, file->fh);
+        text_handles_remove(service->texts, handle);
 }
 
 static void open_text(fuse_req_t request, const struct place *place, struct fuse_file_info *file)
@@ -240,7 +244,7 @@ static void do_open(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *fi
     struct service *service = service_of(request);
     struct catalog *catalog = catalog_service_get(service->catalog);
     struct place place;
-    int result = tree_resolve(catalog, id, &place);
+    int result = job_tree_resolve(service->administration, catalog, id, &place);
     bool writes = (file->flags & O_ACCMODE) != O_RDONLY;
     if (result == 0 && writes && place.type != ENTRY_CONTROL) {
         result = -EROFS;
@@ -255,11 +259,17 @@ static void do_open(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *fi
         if (counts)
             run(open_unique_bytes, &work, true);
         else
-            run(open_disk, &work, frozen_needs_helper(place.frozen));
+            run(open_disk, &work,
+                frozen_needs_helper(place.frozen) ||
+                    administration_jobs(service->administration, place.domain->serial, NULL, 0) > 0);
         return; /* the work holds the catalog now */
     }
     if (result != 0)
         fuse_reply_err(request, -result);
+    else if (place.type == ENTRY_CONTROL)
+        control_requests_open(request, &place, file);
+    else if (place.node.kind == NODE_DOMAIN && place.node.position == DOMAIN_EVENTS)
+        event_requests_open(request, &place, file);
     else
         open_text(request, &place, file);
     catalog_put(catalog);
@@ -268,10 +278,20 @@ static void do_open(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *fi
 static void do_release(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *file)
 {
     struct service *service = service_of(request);
-    if (file->fh) {
-        text_handles_remove(service->texts, file->fh);
+    uint64_t handle = service_handle_number(file->fh);
+    switch (service_handle_kind(file->fh)) {
+    case HANDLE_TEXT:
+        text_handles_remove(service->texts, handle);
         fuse_reply_err(request, 0);
         return;
+    case HANDLE_CONTROL:
+        control_requests_release(request, id, handle);
+        return;
+    case HANDLE_EVENTS:
+        event_requests_release(request, handle);
+        return;
+    case HANDLE_NONE:
+        break;
     }
     struct open_disk *disk = open_disks_find(service->disks, id);
     if (disk) {
@@ -345,9 +365,19 @@ static void read_text(fuse_req_t request, size_t size, off_t offset, uint64_t ha
 
 static void do_read(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset, struct fuse_file_info *file)
 {
-    if (file->fh) {
-        read_text(request, size, offset, file->fh);
+    uint64_t handle = service_handle_number(file->fh);
+    switch (service_handle_kind(file->fh)) {
+    case HANDLE_TEXT:
+        read_text(request, size, offset, handle);
         return;
+    case HANDLE_CONTROL:
+        control_requests_read(request, size, (uint64_t)offset, handle);
+        return;
+    case HANDLE_EVENTS:
+        event_requests_read(request, size, (uint64_t)offset, handle);
+        return;
+    case HANDLE_NONE:
+        break;
     }
     struct service *service = service_of(request);
     struct disk_request work = {
@@ -385,7 +415,7 @@ static void do_lseek(fuse_req_t request, fuse_ino_t id, off_t offset, int whence
         cleanup_catalog struct catalog *catalog = catalog_service_get(service_of(request)->catalog);
         struct place place;
         struct stat attributes = {0};
-        if (tree_resolve(catalog, id, &place) == 0)
+        if (job_tree_resolve(service_of(request)->administration, catalog, id, &place) == 0)
             attributes_of(&service_of(request)->attributes, &service_of(request)->content, &place,
                           &attributes);
         if (offset >= attributes.st_size)
@@ -412,26 +442,15 @@ static void do_write(fuse_req_t request, fuse_ino_t id, const char *bytes, size_
     struct service *service = service_of(request);
     cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
     struct place place;
-    int result = tree_resolve(catalog, id, &place);
-    if (result != 0) {
-        fuse_reply_err(request, -result);
-        return;
-    }
-    const char *reason;
-    int code = refusals_control(service, &place, &reason);
-    cleanup_text struct text command = {0};
-    size_t shown = size < 200 ? size : 200;
-    while (shown && bytes[shown - 1] == '\n')
-        shown--;
-    text_printf(&command, "write \"%.*s\" to ", (int)shown, bytes);
-    tree_control_path(&place, &command);
-    refusals_note(request, &place, command.failed ? "write" : command.data, code, reason);
-    struct text answer = {0};
-    text_printf(&answer, "%s\n", reason);
-    text_handles_replace(service->texts, file->fh, &answer);
-    fuse_reply_err(request, code);
+    int result = job_tree_resolve(service->administration, catalog, id, &place);
+    if (result != 0)
+        fuse_reply_err(request, ENOENT);
+    else
+        control_requests_write(request, &place, bytes, size, (uint64_t)offset,
+                               service_handle_number(file->fh));
 }
 
+/* Shells flush before they write, and ignore what comes of it: a document that was begun may go on. */
 static void do_flush(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *file)
 {
     fuse_reply_err(request, 0);

@@ -15,86 +15,159 @@
 #include "fuse.h"
 #include "tree.h"
 
+enum queue_name { NODES, NAMES, PAGES, QUEUE_COUNT };
+
 struct notice {
-    struct notice *next;
-    uint64_t id; /* the node, or the directory of `name` */
+    struct invalidator_item item;
+    uint64_t id;    /* the node, or the directory of `name` */
+    uint64_t child; /* what the name stood for, which is gone; 0: the name may have come to mean another */
     int64_t offset;
     int64_t length; /* 0: to the end; offset -1: attributes only */
     char name[];    /* empty: about the node itself */
 };
 
-struct invalidator {
-    pthread_mutex_t lock; /* protects the queue and `ending` */
+struct queue {
+    struct invalidator *of;
+    pthread_mutex_t lock; /* protects what follows, but for `thread` */
     pthread_cond_t work;
-    struct notice *first, **last;
-    bool ending;
-    bool started;
+    struct invalidator_item *first, **last;
+    bool runs;   /* there is a thread that will come to what is queued */
+    bool ending; /* it takes what is left, and ends */
     pthread_t thread;
-    struct fuse_session *session; /* set before the thread starts */
+};
+
+struct invalidator {
+    struct queue queues[QUEUE_COUNT];
+    struct fuse_session *session; /* set before the threads start */
 };
 
 struct invalidator *invalidator_new(void)
 {
     struct invalidator *invalidator = calloc(1, sizeof *invalidator);
-    if (!invalidator)
-        return NULL;
-    pthread_mutex_init(&invalidator->lock, NULL);
-    pthread_cond_init(&invalidator->work, NULL);
-    invalidator->last = &invalidator->first;
+    for (size_t i = 0; invalidator && i < QUEUE_COUNT; i++) {
+        struct queue *queue = &invalidator->queues[i];
+        pthread_mutex_init(&queue->lock, NULL);
+        pthread_cond_init(&queue->work, NULL);
+        queue->of = invalidator;
+        queue->last = &queue->first;
+    }
     return invalidator;
 }
 
-/* Errors are of no interest: mostly the kernel does not know the node, and then there is nothing to forget.
+/* ---- Sending ---- */
+
+/*
+ * Of a thing that is gone the kernel is told just that, so that who stands in it gets ENOENT. It can't take
+ * that of a directory in which somebody stands deeper: then it forgets the name. A name that may still mean
+ * something is to be looked up again, and nobody who stands there loses his way.
+ *
+ * Errors are of no interest: mostly the kernel does not know the node, and then there is nothing to forget.
  */
-static void send_notice(struct invalidator *invalidator, const struct notice *notice)
+static void send_name(struct fuse_session *session, const struct notice *notice)
 {
-    if (notice->name[0])
-        fuse_lowlevel_notify_inval_entry(invalidator->session, notice->id, notice->name,
-                                         strlen(notice->name));
-    else
-        fuse_lowlevel_notify_inval_inode(invalidator->session, notice->id, notice->offset, notice->length);
+    size_t length = strlen(notice->name);
+    int result = notice->child
+                     ? fuse_lowlevel_notify_delete(session, notice->id, notice->child, notice->name, length)
+                     : fuse_lowlevel_notify_expire_entry(session, notice->id, notice->name, length,
+                                                         FUSE_LL_EXPIRE_ONLY);
+    if (result == -ENOTEMPTY || result == -ENOSYS || result == -EBUSY)
+        fuse_lowlevel_notify_inval_entry(session, notice->id, notice->name, length);
 }
 
-static void *invalidator_run(void *opaque)
+static void send_notice(struct fuse_session *session, const struct notice *notice)
 {
-    struct invalidator *invalidator = opaque;
-    pthread_mutex_lock(&invalidator->lock);
-    while (!invalidator->ending) {
-        struct notice *notice = invalidator->first;
-        if (!notice) {
-            pthread_cond_wait(&invalidator->work, &invalidator->lock);
+    if (notice->name[0])
+        send_name(session, notice);
+    else
+        fuse_lowlevel_notify_inval_inode(session, notice->id, notice->offset, notice->length);
+}
+
+/* ---- The queues ---- */
+
+/* False where no thread would come to it. */
+static bool append(struct queue *queue, struct invalidator_item *item)
+{
+    item->next = NULL;
+    pthread_mutex_lock(&queue->lock);
+    bool taken = queue->runs;
+    if (taken) {
+        *queue->last = item;
+        queue->last = &item->next;
+        pthread_cond_signal(&queue->work);
+    }
+    pthread_mutex_unlock(&queue->lock);
+    return taken;
+}
+
+static void make_call(struct queue *queue, struct invalidator_item *item)
+{
+    struct invalidator_call *call = (struct invalidator_call *)item; /* it comes first there */
+    struct queue *names = &queue->of->queues[NAMES];
+    if (queue != names && call->names_too && append(names, item))
+        return;
+    call->run(call);
+}
+
+static void *queue_run(void *opaque)
+{
+    struct queue *queue = opaque;
+    pthread_mutex_lock(&queue->lock);
+    for (;;) {
+        struct invalidator_item *item = queue->first;
+        bool ending = queue->ending;
+        if (!item) {
+            if (ending)
+                break;
+            pthread_cond_wait(&queue->work, &queue->lock);
             continue;
         }
-        invalidator->first = notice->next;
-        if (!invalidator->first)
-            invalidator->last = &invalidator->first;
-        pthread_mutex_unlock(&invalidator->lock);
-        send_notice(invalidator, notice);
-        free(notice);
-        pthread_mutex_lock(&invalidator->lock);
+        queue->first = item->next;
+        if (!queue->first)
+            queue->last = &queue->first;
+        pthread_mutex_unlock(&queue->lock);
+        if (item->is_call) {
+            make_call(queue, item);
+        } else {
+            if (!ending)
+                send_notice(queue->of->session, (const struct notice *)item); /* it comes first there, too */
+            free(item);
+        }
+        pthread_mutex_lock(&queue->lock);
     }
-    pthread_mutex_unlock(&invalidator->lock);
+    queue->runs = false;
+    pthread_mutex_unlock(&queue->lock);
     return NULL;
 }
 
 int invalidator_start(struct invalidator *invalidator, struct fuse_session *session)
 {
     invalidator->session = session;
-    int result = pthread_create(&invalidator->thread, NULL, invalidator_run, invalidator);
-    invalidator->started = result == 0;
-    return -result;
+    for (size_t i = 0; i < QUEUE_COUNT; i++) {
+        struct queue *queue = &invalidator->queues[i];
+        pthread_mutex_lock(&queue->lock);
+        int result = pthread_create(&queue->thread, NULL, queue_run, queue);
+        queue->runs = result == 0;
+        pthread_mutex_unlock(&queue->lock);
+        if (result != 0) {
+            invalidator_stop(invalidator);
+            return -result;
+        }
+    }
+    return 0;
 }
 
 void invalidator_stop(struct invalidator *invalidator)
 {
-    if (!invalidator || !invalidator->started)
-        return;
-    pthread_mutex_lock(&invalidator->lock);
-    invalidator->ending = true;
-    pthread_cond_signal(&invalidator->work);
-    pthread_mutex_unlock(&invalidator->lock);
-    pthread_join(invalidator->thread, NULL);
-    invalidator->started = false;
+    for (size_t i = 0; invalidator && i < QUEUE_COUNT; i++) {
+        struct queue *queue = &invalidator->queues[i];
+        pthread_mutex_lock(&queue->lock);
+        bool runs = queue->runs && !queue->ending;
+        queue->ending = true;
+        pthread_cond_signal(&queue->work);
+        pthread_mutex_unlock(&queue->lock);
+        if (runs)
+            pthread_join(queue->thread, NULL);
+    }
 }
 
 void invalidator_free(struct invalidator *invalidator)
@@ -102,65 +175,90 @@ void invalidator_free(struct invalidator *invalidator)
     if (!invalidator)
         return;
     invalidator_stop(invalidator);
-    for (struct notice *notice = invalidator->first, *next; notice; notice = next) {
-        next = notice->next;
-        free(notice);
+    for (size_t i = 0; i < QUEUE_COUNT; i++) {
+        pthread_cond_destroy(&invalidator->queues[i].work);
+        pthread_mutex_destroy(&invalidator->queues[i].lock);
     }
-    pthread_cond_destroy(&invalidator->work);
-    pthread_mutex_destroy(&invalidator->lock);
     free(invalidator);
 }
 
-static void queue(struct invalidator *invalidator, uint64_t id, const char *name, int64_t offset,
-                  int64_t length)
+void invalidator_after(struct invalidator *invalidator, struct invalidator_call *call)
+{
+    call->item.is_call = true;
+    if (!append(&invalidator->queues[NODES], &call->item))
+        call->run(call);
+}
+
+/* ---- What is queued ---- */
+
+static void queue_notice(struct invalidator *invalidator, enum queue_name queue, const struct notice *notice,
+                         const char *name)
 {
     size_t name_size = strlen(name) + 1;
-    struct notice *notice = malloc(sizeof *notice + name_size);
-    if (!notice)
+    struct notice *copy = malloc(sizeof *copy + name_size);
+    if (!copy)
         return; /* the kernel keeps what it has until it expires */
-    *notice = (struct notice){.id = id, .offset = offset, .length = length};
-    memcpy(notice->name, name, name_size);
-    pthread_mutex_lock(&invalidator->lock);
-    *invalidator->last = notice;
-    invalidator->last = &notice->next;
-    pthread_cond_signal(&invalidator->work);
-    pthread_mutex_unlock(&invalidator->lock);
+    *copy = *notice;
+    memcpy(copy->name, name, name_size);
+    if (!append(&invalidator->queues[queue], &copy->item))
+        free(copy);
 }
 
 void invalidator_node(struct invalidator *invalidator, uint64_t id, bool content)
 {
-    queue(invalidator, id, "", content ? 0 : -1, 0);
+    bool of_disk = content && node_of(id).kind == NODE_FROZEN;
+    queue_notice(invalidator, of_disk ? PAGES : NODES,
+                 &(const struct notice){.id = id, .offset = content ? 0 : -1}, "");
 }
 
 void invalidator_range(struct invalidator *invalidator, uint64_t id, uint64_t offset, uint64_t length)
 {
-    queue(invalidator, id, "", (int64_t)offset, (int64_t)length);
+    queue_notice(invalidator, PAGES,
+                 &(const struct notice){.id = id, .offset = (int64_t)offset, .length = (int64_t)length}, "");
 }
 
-static void name_went(struct invalidator *invalidator, uint64_t directory, const char *name)
+/* `child`: as in struct notice. */
+static void name_went(struct invalidator *invalidator, uint64_t directory, const char *name, uint64_t child)
 {
-    queue(invalidator, directory, name, 0, 0);
+    queue_notice(invalidator, NAMES, &(const struct notice){.id = directory, .child = child}, name);
 }
+
+/* ---- What differs between two catalogs ---- */
 
 static uint64_t domain_node(const struct domain *domain, unsigned entry)
 {
     return node_id(NODE_DOMAIN, domain->serial, entry);
 }
 
-static void snapshot_went(struct invalidator *invalidator, const struct domain *domain,
-                          const struct snapshot *snapshot)
+/* The directories in which a snapshot is listed by its name, below those of its parent. */
+static void listings_changed(struct invalidator *invalidator, const struct domain *domain,
+                             const struct snapshot *parent)
 {
-    name_went(invalidator, domain_node(domain, DOMAIN_SNAPSHOTS), snapshot->name);
-    if (snapshot->parent) {
-        name_went(invalidator, node_id(NODE_TREE, snapshot->parent->serial, 0), snapshot->name);
-        name_went(invalidator, node_id(NODE_SNAPSHOT, snapshot->parent->serial, SNAPSHOT_CHILDREN),
-                  snapshot->name);
+    if (parent) {
+        invalidator_node(invalidator, node_id(NODE_TREE, parent->serial, 0), true);
+        invalidator_node(invalidator, node_id(NODE_SNAPSHOT, parent->serial, SNAPSHOT_CHILDREN), true);
     } else {
-        name_went(invalidator, domain_node(domain, DOMAIN_TREE), snapshot->name);
+        invalidator_node(invalidator, domain_node(domain, DOMAIN_TREE), true);
     }
+}
+
+/* The snapshot is not where it was: it went, or it has another name or parent. */
+static void snapshot_went(struct invalidator *invalidator, const struct domain *domain,
+                          const struct snapshot *snapshot, bool is_gone)
+{
+    uint64_t serial = snapshot->serial;
+    name_went(invalidator, domain_node(domain, DOMAIN_SNAPSHOTS), snapshot->name,
+              is_gone ? node_id(NODE_SNAPSHOT, serial, 0) : 0);
+    name_went(invalidator,
+              snapshot->parent ? node_id(NODE_TREE, snapshot->parent->serial, 0)
+                               : domain_node(domain, DOMAIN_TREE),
+              snapshot->name, is_gone ? node_id(NODE_TREE, serial, 0) : 0);
+    if (snapshot->parent)
+        name_went(invalidator, node_id(NODE_SNAPSHOT, snapshot->parent->serial, SNAPSHOT_CHILDREN),
+                  snapshot->name, is_gone ? node_id(NODE_CHILD_LINK, serial, 0) : 0);
+    listings_changed(invalidator, domain, snapshot->parent);
     for (size_t i = 0; i < snapshot->frozen_count; i++)
-        invalidator_node(invalidator,
-                         node_id(NODE_FROZEN, snapshot->serial, snapshot->frozen[i].disk->position), true);
+        invalidator_node(invalidator, node_id(NODE_FROZEN, serial, snapshot->frozen[i].disk->position), true);
 }
 
 static bool same_frozen(const struct snapshot *a, const struct snapshot *b)
@@ -186,19 +284,28 @@ static bool same_children(const struct snapshot *a, const struct snapshot *b)
     return true;
 }
 
+static uint64_t parent_serial(const struct snapshot *snapshot)
+{
+    return snapshot->parent ? snapshot->parent->serial : 0;
+}
+
+static bool same_parent(const struct snapshot *a, const struct snapshot *b)
+{
+    return parent_serial(a) == parent_serial(b) &&
+           (!a->parent || strcmp(a->parent->name, b->parent->name) == 0);
+}
+
 /* The same snapshot, before and after: what of it is to be forgotten. */
 static void snapshot_compare(struct invalidator *invalidator, const struct domain *domain,
                              const struct snapshot *before, const struct snapshot *after)
 {
-    uint64_t before_parent = before->parent ? before->parent->serial : 0;
-    uint64_t after_parent = after->parent ? after->parent->serial : 0;
-    bool moved = before_parent != after_parent || strcmp(before->name, after->name) != 0;
+    bool moved = !same_parent(before, after) || strcmp(before->name, after->name) != 0;
     if (moved) {
-        snapshot_went(invalidator, domain, before);
-        name_went(invalidator, node_id(NODE_SNAPSHOT, after->serial, SNAPSHOT_DIRECTORY), "parent");
-        invalidator_node(invalidator, node_id(NODE_SNAPSHOT, after->serial, SNAPSHOT_PARENT), true);
-        invalidator_node(invalidator, node_id(NODE_TREE_LINK, after->serial, 0), true);
+        snapshot_went(invalidator, domain, before, false);
+        listings_changed(invalidator, domain, after->parent);
+        name_went(invalidator, node_id(NODE_SNAPSHOT, after->serial, SNAPSHOT_DIRECTORY), "parent", 0);
         invalidator_node(invalidator, node_id(NODE_CHILD_LINK, after->serial, 0), true);
+        invalidator_node(invalidator, node_id(NODE_TREE_LINK, after->serial, 0), true);
     }
     if (!same_children(before, after)) {
         invalidator_node(invalidator, node_id(NODE_SNAPSHOT, after->serial, SNAPSHOT_CHILDREN), true);
@@ -233,23 +340,29 @@ static const struct snapshot *find_serial(const struct domain *domain, uint64_t 
 static void domain_compare(struct invalidator *invalidator, const struct domain *before,
                            const struct domain *after)
 {
+    bool hung_elsewhere = false;
     for (size_t i = 0; i < before->snapshot_count; i++) {
         const struct snapshot *snapshot = before->by_serial[i];
         const struct snapshot *still = find_serial(after, snapshot->serial);
-        if (still)
+        if (still) {
             snapshot_compare(invalidator, before, snapshot, still);
-        else
-            snapshot_went(invalidator, before, snapshot);
+            hung_elsewhere |= parent_serial(snapshot) != parent_serial(still);
+        } else {
+            snapshot_went(invalidator, before, snapshot, true);
+        }
     }
+    /* `@` leads up as far as it lies deep in tree/, and who lies below those may lie deeper or less deep. */
+    for (size_t i = 0; hung_elsewhere && i < after->snapshot_count; i++)
+        invalidator_node(invalidator, node_id(NODE_TREE_LINK, after->snapshots[i]->serial, 0), true);
     for (size_t i = 0; i < before->disk_count; i++) {
-        name_went(invalidator, domain_node(before, DOMAIN_DISKS), before->disks[i].target);
-        for (unsigned file = 0; file < NODE_DISK_FILES_MAX; file++)
+        name_went(invalidator, domain_node(before, DOMAIN_DISKS), before->disks[i].target, 0);
+        for (unsigned file = 0; file < DISK_ENTRY_COUNT; file++)
             invalidator_node(invalidator,
                              node_id(NODE_DISK_FILE + file, before->serial, before->disks[i].position), true);
     }
-    name_went(invalidator, domain_node(before, DOMAIN_DIRECTORY), "current");
-    name_went(invalidator, domain_node(before, DOMAIN_DIRECTORY), "latest");
-    for (unsigned entry = DOMAIN_DIRECTORY; entry <= DOMAIN_ORDER; entry++)
+    name_went(invalidator, domain_node(before, DOMAIN_DIRECTORY), "current", 0);
+    name_went(invalidator, domain_node(before, DOMAIN_DIRECTORY), "latest", 0);
+    for (unsigned entry = DOMAIN_DIRECTORY; entry < DOMAIN_ENTRY_COUNT; entry++)
         invalidator_node(invalidator, domain_node(before, entry), true);
 }
 
@@ -266,7 +379,8 @@ void invalidator_compare(struct invalidator *invalidator, const struct catalog *
             domain_compare(invalidator, domain, still);
             continue;
         }
-        name_went(invalidator, NODE_ROOT_ID, domain->name);
+        name_went(invalidator, NODE_ROOT_ID, domain->name,
+                  node_id(NODE_DOMAIN, domain->serial, DOMAIN_DIRECTORY));
         listing_changed = true;
     }
     if (listing_changed)

@@ -1,11 +1,36 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Telling the kernel what changed. A thread of its own takes notifications from a queue, in order, and sends
- * them: a notification can wait for a lock that the kernel holds while it waits for a reply of ours, so
- * whoever answers requests only queues. Any thread may queue.
+ * Telling the kernel what changed, in the background, and answering requests once it was told.
+ *
+ * There are three queues, each with a thread of its own, since notifications wait for different things:
+ *
+ *     nodes   attributes, listings and small texts of a node. The kernel takes no lock of a directory for
+ *             these. It may wait for a page that is being read, which is a request that some worker answers
+ *             without waiting for anything.
+ *     names   a name that went. The kernel takes the lock of the directory, which a mkdir, rmdir or rename
+ *             that waits for our reply holds.
+ *     pages   bytes of frozen disks. May wait for pages that somebody reads, through a helper perhaps that
+ *             hangs. Nobody ever waits for this queue.
+ *
+ * Whoever wants to reply after the kernel was told hands over a call (invalidator_after), which the thread
+ * of the queue makes when everything that was queued before it was sent. So no thread waits for a ticket,
+ * and nothing can wait in a circle:
+ *
+ *     - Replies to mkdir, rmdir and rename wait for `nodes` alone, which waits for workers alone, which wait
+ *       for neither the administration nor a queue. So they are sent, and what they lock is unlocked.
+ *     - `names` waits for such locks alone. So it goes on, as soon as the operation that holds one is over.
+ *     - Replies to writes wait for `nodes` and `names`. What a write holds meanwhile is the lock of its
+ *       control file, which no notification takes, and nothing in the administration: its request is done.
+ *     - Unmounting waits until no notification is on its way, and they wait for none but processes that use
+ *       the mount, of which there are none then. At the end of the daemon what waits for a lock goes on when
+ *       the administration has answered everything, which it does before the queues are stopped; these end
+ *       with `nodes`, which may still hand calls to `names`.
+ *
+ * Any thread may queue; that never waits.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "catalog/catalog.h"
@@ -13,19 +38,33 @@
 struct fuse_session;
 struct invalidator;
 
+/* What stands in a queue; the invalidator's own. */
+struct invalidator_item {
+    struct invalidator_item *next;
+    bool is_call;
+};
+
+/* To be made when the kernel was told. The caller owns it, and it must live until `run` is called, once, in a
+ * thread of the invalidator or, where that runs none, in the caller's. */
+struct invalidator_call {
+    struct invalidator_item item;
+    void (*run)(struct invalidator_call *call);
+    bool names_too;
+};
+
 struct invalidator *invalidator_new(void);
 
-/* Starts the thread, which sends to `session` until invalidator_free. 0 or a negative errno. */
+/* Starts the threads, which send to `session` until invalidator_stop. 0 or a negative errno. */
 int invalidator_start(struct invalidator *invalidator, struct fuse_session *session);
 
 /*
- * Ends the thread; what is queued from now on is never sent. While the connection lives, requests must still
- * be answered: the thread may be in a notification that waits for one of them. Safe to call twice; NULL is
- * fine.
+ * Ends the threads. Notifications that are still queued are dropped, calls are made. While the connection
+ * lives, requests must still be answered: a thread may be in a notification that waits for one of them. Safe
+ * to call twice; NULL is fine.
  */
 void invalidator_stop(struct invalidator *invalidator);
 
-/* Stops it, and drops what is still queued. NULL is fine. */
+/* Stops it and frees. NULL is fine. */
 void invalidator_free(struct invalidator *invalidator);
 
 /* The attributes of a node changed; with `content`, what was cached of its bytes or listing too. */
@@ -37,3 +76,6 @@ void invalidator_range(struct invalidator *invalidator, uint64_t id, uint64_t of
 /* Queues everything that differs between two catalogs. */
 void invalidator_compare(struct invalidator *invalidator, const struct catalog *before,
                          const struct catalog *after);
+
+/* Calls call->run when what was queued so far in `nodes` and, with call->names_too, in `names` was sent. */
+void invalidator_after(struct invalidator *invalidator, struct invalidator_call *call);

@@ -107,7 +107,7 @@ static bool add_locked(struct last_errors *errors, uint64_t domain, const struct
     return true;
 }
 
-void last_errors_add(struct last_errors *errors, uint64_t domain, pid_t pid, const char *command, int code,
+bool last_errors_add(struct last_errors *errors, uint64_t domain, pid_t pid, const char *command, int code,
                      const char *reason)
 {
     struct failure failure = {.when = time(NULL),
@@ -123,6 +123,7 @@ void last_errors_add(struct last_errors *errors, uint64_t domain, pid_t pid, con
     }
     if (!taken)
         failure_done(&failure);
+    return taken;
 }
 
 void last_errors_render(struct last_errors *errors, uint64_t domain, struct text *text)

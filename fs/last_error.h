@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -16,8 +17,8 @@ struct last_errors *last_errors_new(void);
 void last_errors_free(struct last_errors *errors);
 
 /* Remembers that `command` of process `pid` in the domain failed with `code` (a positive errno) for `reason`.
- */
-void last_errors_add(struct last_errors *errors, uint64_t domain, pid_t pid, const char *command, int code,
+ * False if that is what it was refused last, again. */
+bool last_errors_add(struct last_errors *errors, uint64_t domain, pid_t pid, const char *command, int code,
                      const char *reason);
 
 /* Appends "TIME pid PID: COMMAND: REASON (ERRNO)\n" for each. What one process was refused again and again

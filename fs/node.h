@@ -28,9 +28,11 @@ enum node_kind {
     NODE_TREE,       /* a snapshot's directory under tree/ */
     NODE_TREE_LINK,  /* the `@` in it */
     NODE_DISK_FILE,  /* the first of the fixed entries of disks/TARGET: kind NODE_DISK_FILE + entry */
+    NODE_DISK_FILE_END = NODE_DISK_FILE + 32,
+    NODE_JOB = NODE_DISK_FILE_END, /* jobs/NUMBER and its fixed entries; serial is the job's number */
 };
 
-#define NODE_DISK_FILES_MAX 32
+#define NODE_DISK_FILES_MAX (NODE_DISK_FILE_END - NODE_DISK_FILE)
 #define NODE_SERIAL_BITS    48
 #define NODE_POSITION_BITS  10
 
@@ -44,6 +46,11 @@ static inline uint64_t node_id(unsigned kind, uint64_t serial, unsigned position
 {
     return (uint64_t)kind << (NODE_SERIAL_BITS + NODE_POSITION_BITS) | serial << NODE_POSITION_BITS |
            position;
+}
+
+static inline bool node_is_disk_file(unsigned kind)
+{
+    return kind >= NODE_DISK_FILE && kind < NODE_DISK_FILE_END;
 }
 
 static inline struct node node_of(uint64_t id)

@@ -23,6 +23,8 @@ struct slot {
 
 struct open_disks {
     const struct frozen_disk_env *env;
+    open_disks_make_way make_way;
+    void *opaque; /* of make_way */
     pthread_mutex_t
         lock; /* protects the table and the slots' private parts; never held while a disk is opened */
     pthread_cond_t opened;
@@ -45,12 +47,15 @@ static time_t monotonic_now(void)
     return now.tv_sec;
 }
 
-struct open_disks *open_disks_new(const struct frozen_disk_env *env)
+struct open_disks *open_disks_new(const struct frozen_disk_env *env, open_disks_make_way make_way,
+                                  void *opaque)
 {
     struct open_disks *disks = calloc(1, sizeof *disks);
     if (!disks)
         return NULL;
     disks->env = env;
+    disks->make_way = make_way;
+    disks->opaque = opaque;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -205,6 +210,8 @@ int open_disks_acquire(struct open_disks *disks, const struct place *place, stru
         pthread_mutex_unlock(&disks->lock);
         struct error error = {0};
         struct frozen_disk *opened = NULL;
+        if (disks->make_way) /* it is in the table, so that nothing begins from now on */
+            disks->make_way(disks->opaque, place->frozen);
         int result = frozen_disk_open(disks->env, place->domain, place->frozen, &opened, &error);
         pthread_mutex_lock(&disks->lock);
         if (result == 0) {
@@ -255,4 +262,25 @@ void open_disks_put(struct open_disks *disks, struct open_disk *disk)
     pthread_mutex_unlock(&disks->lock);
     if (unused)
         slot_free(unused);
+}
+
+bool open_disks_has_snapshot(struct open_disks *disks, uint64_t snapshot)
+{
+    bool found = false, lingers = false;
+    pthread_mutex_lock(&disks->lock);
+    for (size_t i = 0; i < BUCKETS && !found; i++)
+        for (struct slot *slot = disks->buckets[i]; slot && !found; slot = slot->next) {
+            struct node node = node_of(slot->public.id);
+            if (node.kind != NODE_FROZEN || node.serial != snapshot)
+                continue;
+            found = slot->users > 0;
+            if (!found) {
+                slot->idle_since -= LINGER_SEC;
+                lingers = true;
+            }
+        }
+    if (lingers)
+        pthread_cond_signal(&disks->reaper_work);
+    pthread_mutex_unlock(&disks->lock);
+    return found;
 }

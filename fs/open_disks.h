@@ -30,7 +30,13 @@ struct open_disk {
     uint64_t ahead_end;   /* empty: nothing */
 };
 
-struct open_disks *open_disks_new(const struct frozen_disk_env *env);
+/* Called before a disk is opened, when it counts as open already: returns when nothing is being done to the
+ * layers that it reads through. May wait. */
+typedef void (*open_disks_make_way)(void *opaque, const struct frozen *frozen);
+
+/* `make_way` may be NULL. */
+struct open_disks *open_disks_new(const struct frozen_disk_env *env, open_disks_make_way make_way,
+                                  void *opaque);
 
 /* Every user must be gone. NULL is fine. */
 void open_disks_free(struct open_disks *disks);
@@ -43,3 +49,7 @@ int open_disks_acquire(struct open_disks *disks, const struct place *place, stru
 struct open_disk *open_disks_find(struct open_disks *disks, uint64_t id);
 
 void open_disks_put(struct open_disks *disks, struct open_disk *disk);
+
+/* Is any disk of the snapshot open, or about to be opened? One that is only kept open for a next user is not;
+ * it is closed soon. Does not wait. */
+bool open_disks_has_snapshot(struct open_disks *disks, uint64_t snapshot);

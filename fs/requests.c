@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* Names, attributes, listings, links: answered from the catalog alone, without opening an image or waiting.
+/*
+ * Names, attributes, listings, links: answered from the catalog alone, without opening an image or waiting.
+ *
+ * What stands for nothing any more is ENOENT here, not ESTALE: a shell that stands in the directory of a
+ * snapshot that was deleted is told just that.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -9,11 +13,22 @@
 #include "passthrough.h"
 #include "service.h"
 
-static struct fuse_entry_param entry_of(const struct service *service, const struct place *place)
+struct fuse_entry_param requests_entry(const struct service *service, const struct place *place)
 {
-    struct fuse_entry_param entry = {.ino = place->id, .generation = 1, .entry_timeout = KEEP_LONG_SEC};
+    struct fuse_entry_param entry = {
+        .ino = place->id,
+        .generation = 1,
+        .entry_timeout = job_tree_is_fleeting(place) ? 0 : KEEP_LONG_SEC,
+    };
     entry.attr_timeout = attributes_of(&service->attributes, &service->content, place, &entry.attr);
     return entry;
+}
+
+static int resolve(const struct service *service, const struct catalog *catalog, uint64_t id,
+                   struct place *place)
+{
+    int result = job_tree_resolve(service->administration, catalog, id, place);
+    return result == -ESTALE ? -ENOENT : result;
 }
 
 static void do_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
@@ -21,14 +36,14 @@ static void do_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
     const struct service *service = service_of(request);
     cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
     struct place directory, place;
-    int result = tree_resolve(catalog, parent, &directory);
+    int result = resolve(service, catalog, parent, &directory);
     if (result == 0)
-        result = tree_lookup(catalog, &directory, name, &place);
+        result = job_tree_lookup(service->administration, catalog, &directory, name, &place);
     if (result != 0) {
         fuse_reply_err(request, -result);
         return;
     }
-    struct fuse_entry_param entry = entry_of(service, &place);
+    struct fuse_entry_param entry = requests_entry(service, &place);
     fuse_reply_entry(request, &entry);
 }
 
@@ -37,7 +52,7 @@ static void do_getattr(fuse_req_t request, fuse_ino_t id, struct fuse_file_info 
     const struct service *service = service_of(request);
     cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
     struct place place;
-    int result = tree_resolve(catalog, id, &place);
+    int result = resolve(service_of(request), catalog, id, &place);
     if (result != 0) {
         fuse_reply_err(request, -result);
         return;
@@ -51,7 +66,7 @@ static void do_readlink(fuse_req_t request, fuse_ino_t id)
 {
     cleanup_catalog struct catalog *catalog = catalog_service_get(service_of(request)->catalog);
     struct place place;
-    int result = tree_resolve(catalog, id, &place);
+    int result = resolve(service_of(request), catalog, id, &place);
     if (result == 0 && place.type != ENTRY_LINK)
         result = -EINVAL;
     if (result != 0) {
@@ -103,7 +118,7 @@ static int add_place(void *opaque, const char *name, const struct place *place, 
     struct directory_reply *reply = opaque;
     struct fuse_entry_param entry;
     if (reply->with_attributes) {
-        entry = entry_of(reply->service, place);
+        entry = requests_entry(reply->service, place);
     } else {
         static const mode_t modes[] = {
             [ENTRY_DIRECTORY] = S_IFDIR, [ENTRY_FILE] = S_IFREG, [ENTRY_DYNAMIC] = S_IFREG,
@@ -119,7 +134,7 @@ static void reply_listing(fuse_req_t request, fuse_ino_t id, size_t size, off_t 
     const struct service *service = service_of(request);
     cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
     struct place directory;
-    int result = tree_resolve(catalog, id, &directory);
+    int result = resolve(service, catalog, id, &directory);
     if (result == 0 && directory.type != ENTRY_DIRECTORY)
         result = -ENOTDIR;
     cleanup_free char *buffer = result == 0 ? malloc(size) : NULL;
@@ -133,12 +148,13 @@ static void reply_listing(fuse_req_t request, fuse_ino_t id, size_t size, off_t 
     uint64_t cookie = (uint64_t)offset;
     /* Node id 0 tells the kernel that these two stand for nothing that it should remember. */
     const struct fuse_entry_param self = {.attr = {.st_ino = id, .st_mode = S_IFDIR}};
-    const struct fuse_entry_param up = {.attr = {.st_ino = tree_parent(&directory), .st_mode = S_IFDIR}};
+    const struct fuse_entry_param up = {.attr = {.st_ino = job_tree_parent(&directory), .st_mode = S_IFDIR}};
     if (cookie < 1 && add_entry(&reply, ".", &self, 1) != 0)
         goto full;
     if (cookie < 2 && add_entry(&reply, "..", &up, 2) != 0)
         goto full;
-    tree_list(catalog, &directory, cookie > DOTS ? cookie - DOTS : 0, add_place, &reply);
+    job_tree_list(service->administration, catalog, &directory, cookie > DOTS ? cookie - DOTS : 0, add_place,
+                  &reply);
 full:
     fuse_reply_buf(request, buffer, reply.used);
 }
@@ -170,7 +186,8 @@ static void do_init(void *userdata, struct fuse_conn_info *connection)
 {
     static const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
                                    FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS |
-                                   FUSE_CAP_NO_OPENDIR_SUPPORT | FUSE_CAP_EXPLICIT_INVAL_DATA;
+                                   FUSE_CAP_NO_OPENDIR_SUPPORT | FUSE_CAP_EXPLICIT_INVAL_DATA |
+                                   FUSE_CAP_EXPIRE_ONLY;
     /* What a file has is invalidated by us, never guessed from its times; listings always come with
      * attributes; pread into a buffer measured faster than splice for every kind of read. */
     static const unsigned unwanted = FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS_AUTO |

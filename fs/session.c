@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "event_requests.h"
 #include "mountpoint.h"
 #include "passthrough.h"
 #include "service.h"
@@ -77,6 +78,45 @@ static void disk_was_counted(void *opaque, const struct domain *domain, const st
                      node_id(NODE_FROZEN, snapshot->serial, frozen->disk->position), false);
 }
 
+/* --- what the administration asks and tells --- */
+
+static bool snapshot_is_open(void *opaque, uint64_t snapshot)
+{
+    const struct session *session = opaque;
+    return open_disks_has_snapshot(session->service.disks, snapshot);
+}
+
+static void something_happened(void *opaque, uint64_t domain, const char *line)
+{
+    const struct session *session = opaque;
+    events_add(session->service.events, domain, line);
+}
+
+static void jobs_have_changed(void *opaque, uint64_t domain)
+{
+    const struct session *session = opaque;
+    invalidator_node(session->service.invalidator, node_id(NODE_DOMAIN, domain, DOMAIN_JOBS), true);
+}
+
+static void make_way(void *opaque, const struct frozen *frozen)
+{
+    const struct session *session = opaque;
+    administration_make_way(session->service.administration, frozen);
+}
+
+static int make_administration(struct session *session, struct error *err)
+{
+    const struct administration_options options = {
+        .store = session->store,
+        .locate = session->locate,
+        .is_open = snapshot_is_open,
+        .event = something_happened,
+        .jobs_changed = jobs_have_changed,
+        .opaque = session,
+    };
+    return administration_new(&options, &session->service.administration, err);
+}
+
 /* --- making and taking down --- */
 
 static int open_source(struct session *session, struct error *err)
@@ -98,9 +138,13 @@ static int open_source(struct session *session, struct error *err)
         return result;
 
     service->invalidator = invalidator_new();
+    service->events = events_new(event_requests_wake);
     session->cache = cache_new(options->cache_bytes);
-    if (!service->invalidator || !session->cache)
+    if (!service->invalidator || !service->events || !session->cache)
         return error_set(err, ENOMEM, "out of memory");
+    result = make_administration(session, err);
+    if (result != 0)
+        return result;
     const struct catalog_options catalog_options = {
         .locate = session->locate,
         .store = session->store,
@@ -140,19 +184,24 @@ static int make_service(struct session *session, struct error *err)
     };
     clock_gettime(CLOCK_REALTIME, &service->attributes.started);
     service->last_errors = last_errors_new();
+    service->controls = control_files_new();
+    service->guard = removal_guard_new();
     service->content = (struct content_source){
         .source = locate_source(session->locate),
         .mountpoint = session->mountpoint,
         .read_only = store_is_read_only(session->store),
         .last_errors = service->last_errors,
+        .events = service->events,
+        .controls = service->controls,
+        .administration = service->administration,
     };
-    service->disks = open_disks_new(&service->env);
+    service->disks = open_disks_new(&service->env, make_way, session);
     service->ahead = service->disks ? read_ahead_new(service->disks) : NULL;
     service->texts = text_handles_new();
     service->slow = slow_lane_new();
     service->drop_behind = drop_behind_new();
-    if (!service->last_errors || !service->disks || !service->ahead || !service->texts || !service->slow ||
-        !service->drop_behind)
+    if (!service->last_errors || !service->controls || !service->guard || !service->disks ||
+        !service->ahead || !service->texts || !service->slow || !service->drop_behind)
         return error_set(err, ENOMEM, "out of memory");
     return 0;
 }
@@ -178,6 +227,9 @@ static int mount_session(struct session *session, struct error *err)
     struct fuse_lowlevel_ops ops = {0};
     requests_add(&ops);
     file_requests_add(&ops);
+    event_requests_add(&ops);
+    snapshot_requests_add(&ops);
+    removals_add(&ops);
     refusals_add(&ops);
 
     cleanup_free char *options = mount_options(session);
@@ -200,24 +252,42 @@ static int mount_session(struct session *session, struct error *err)
     return 0;
 }
 
+/*
+ * Answers everything that waits. First what the administration does is undone or finished: its answers go
+ * through the invalidator, so that one ends after it. Requests that come meanwhile are answered at once.
+ */
+static void stop_answering_later(struct session *session)
+{
+    struct service *service = &session->service;
+    if (service->administration)
+        administration_stop(service->administration);
+    if (service->controls)
+        control_files_end(service->controls);
+    invalidator_stop(service->invalidator);
+    read_ahead_stop(service->ahead);
+}
+
 static void session_done(struct session *session)
 {
     struct service *service = &session->service;
     atomic_store(&service->ending, true);
     /* Whoever still writes to /dev/fuse ends before it is closed, which unmounting does. */
-    invalidator_stop(service->invalidator);
-    read_ahead_stop(service->ahead);
+    stop_answering_later(session);
     frozen_disks_end();
     slow_lane_free(service->slow);
     if (session->mounted)
         fuse_session_unmount(session->fuse);
+    administration_free(service->administration);
     catalog_service_free(service->catalog);
     invalidator_free(service->invalidator);
     drop_behind_free(service->drop_behind);
     read_ahead_free(service->ahead);
     open_disks_free(service->disks);
+    events_free(service->events);
     if (session->fuse)
         fuse_session_destroy(session->fuse);
+    control_files_free(service->controls);
+    removal_guard_free(service->guard);
     text_handles_free(service->texts);
     last_errors_free(service->last_errors);
     workers_free(session->decompressors);
@@ -285,8 +355,7 @@ static void wake(int signal_number) {}
  * that, in session_done, since it closes the descriptor that they read from. */
 static void end_workers(struct session *session)
 {
-    invalidator_stop(session->service.invalidator);
-    read_ahead_stop(session->service.ahead);
+    stop_answering_later(session);
     fuse_session_exit(session->fuse);
     while (atomic_load(&session->running)) {
         for (unsigned i = 0; i < session->worker_count; i++)
@@ -347,6 +416,8 @@ static int serve(struct session *session, session_ready ready, void *opaque, str
         result = start_notifiers(session, err);
     if (result == 0)
         result = check_mount(session, err);
+    if (result == 0)
+        result = administration_start(session->service.administration, session->service.catalog, err);
     if (result == 0)
         result = catalog_service_start(session->service.catalog, err);
     if (result == 0)

@@ -23,6 +23,7 @@ static const struct fixed_entry domain_entries[] = {
     {"create", DOMAIN_CREATE, ENTRY_CONTROL},
     {"defaults", DOMAIN_DEFAULTS, ENTRY_CONTROL},
     {"domain.json", DOMAIN_DOMAIN_JSON, ENTRY_FILE},
+    {"events", DOMAIN_EVENTS, ENTRY_DYNAMIC},
     {"last_error", DOMAIN_LAST_ERROR, ENTRY_DYNAMIC},
     {"power", DOMAIN_POWER, ENTRY_CONTROL},
     {"state", DOMAIN_STATE, ENTRY_DYNAMIC},
@@ -30,6 +31,7 @@ static const struct fixed_entry domain_entries[] = {
     {"current", DOMAIN_CURRENT, ENTRY_LINK},
     {"latest", DOMAIN_LATEST, ENTRY_LINK},
     {"disks", DOMAIN_DISKS, ENTRY_DIRECTORY},
+    {"jobs", DOMAIN_JOBS, ENTRY_DIRECTORY},
     {"snapshots", DOMAIN_SNAPSHOTS, ENTRY_DIRECTORY},
     {"tree", DOMAIN_TREE, ENTRY_DIRECTORY},
     {0},
@@ -181,7 +183,7 @@ int tree_resolve(const struct catalog *catalog, uint64_t id, struct place *place
     found.domain = entry->domain;
     found.snapshot = entry->snapshot;
     bool of_domain =
-        found.node.kind == NODE_DOMAIN || found.node.kind == NODE_DISK || found.node.kind >= NODE_DISK_FILE;
+        found.node.kind == NODE_DOMAIN || found.node.kind == NODE_DISK || node_is_disk_file(found.node.kind);
     if (of_domain != !found.snapshot)
         return -ESTALE;
 
@@ -211,7 +213,7 @@ int tree_resolve(const struct catalog *catalog, uint64_t id, struct place *place
         found.type = ENTRY_LINK;
         break;
     default: /* NODE_DISK, NODE_DISK_FILE + entry, and what we never gave out */
-        result = found.node.kind == NODE_DISK || found.node.kind >= NODE_DISK_FILE
+        result = found.node.kind == NODE_DISK || node_is_disk_file(found.node.kind)
                      ? resolve_disk_entry(&found)
                      : -ESTALE;
     }
@@ -524,6 +526,10 @@ uint64_t tree_parent(const struct place *place)
 
 void tree_control_path(const struct place *place, struct text *text)
 {
+    if (place->node.kind == NODE_JOB) {
+        text_printf(text, "jobs/%llu/cancel", (unsigned long long)place->node.serial);
+        return;
+    }
     const struct fixed_entry *entries = place->snapshot ? snapshot_entries : domain_entries;
     const struct fixed_entry *entry = fixed_by_position(entries, place->node.position);
     if (place->snapshot)

@@ -2,7 +2,7 @@
 /*
  * The shape of the tree: which entries a directory has, what a node id stands for. It knows a catalog and
  * nothing of FUSE, opens no image, and takes no lock: everything is computed from the catalog that the caller
- * holds.
+ * holds. What jobs/ holds is not in a catalog: job_tree.h puts both together.
  */
 #pragma once
 
@@ -40,9 +40,20 @@ enum domain_entry {
     DOMAIN_SNAPSHOTS,
     DOMAIN_TREE,
     DOMAIN_ORDER, /* snapshots/.order */
+    DOMAIN_EVENTS,
+    DOMAIN_JOBS,
+    DOMAIN_ENTRY_COUNT,
 };
 
-enum disk_entry { DISK_FORMAT, DISK_LAYERS, DISK_PERSISTENT, DISK_SIZE, DISK_SNAPSHOT, DISK_SOURCE };
+enum disk_entry {
+    DISK_FORMAT,
+    DISK_LAYERS,
+    DISK_PERSISTENT,
+    DISK_SIZE,
+    DISK_SNAPSHOT,
+    DISK_SOURCE,
+    DISK_ENTRY_COUNT,
+};
 
 enum snapshot_entry {
     SNAPSHOT_DIRECTORY,
@@ -61,6 +72,8 @@ enum snapshot_entry {
     SNAPSHOT_CHILDREN,
     SNAPSHOT_DISKS,
 };
+
+enum job_entry { JOB_DIRECTORY, JOB_ENTRY_CANCEL, JOB_ENTRY_PROGRESS, JOB_ENTRY_STATUS, JOB_ENTRY_WHAT };
 
 /* What a node id stands for in a catalog. Pointers are the catalog's. */
 struct place {

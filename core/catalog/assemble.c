@@ -73,6 +73,7 @@ static int add_layer(struct assembly *assembly, size_t index, size_t at)
         .made = state && state_paths_have(draft->state->made, path),
         .touched = state && state_paths_have(draft->state->touched, path),
         .original = state && state->original && strcmp(state->original, path) == 0,
+        .original_disk = assembly->positions[index],
     };
     if (!layer->path)
         return -ENOMEM;

@@ -39,7 +39,8 @@ struct layer {
     bool changed;  /* frozen, and yet someone wrote to it: reads give EIO */
     bool made;     /* by vmsnapfs */
     bool original; /* what the domain wrote to when it was first administered, and may be written to still */
-    bool touched;  /* frozen, and vmsnapfs writes to it, or did when it was killed: `identity` says nothing */
+    unsigned original_disk; /* the position of that disk */
+    bool touched; /* frozen, and vmsnapfs writes to it, or did when it was killed: `identity` says nothing */
 };
 
 /* What finds an internal snapshot again in a qcow2 file's snapshot table (QEMU docs/interop/qcow2.txt,

@@ -393,6 +393,15 @@ int journal_advance(struct journal_operation *operation, size_t step, struct err
     return change(operation, &changed, err);
 }
 
+int journal_complete(struct journal_operation *operation, struct error *err)
+{
+    const struct journal_record *record = &operation->record;
+    int r = refuse_change(operation, !record->is_concluded || !record->code, "completed", err);
+    if (r == 0)
+        operation->record.next = record->step_count;
+    return r;
+}
+
 int journal_conclude(struct journal_operation *operation, int code, uint64_t value, struct error *err)
 {
     struct journal_record changed = operation->record;

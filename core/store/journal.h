@@ -119,6 +119,12 @@ int journal_begin(struct journal *journal, const struct journal_record *record,
 int journal_advance(struct journal_operation *operation, size_t step, struct error *err);
 
 /*
+ * All steps are done, as something durable besides the journal tells, so that this need not be: it is not
+ * written, and journal_finish is to follow. Not after a conclusion with an error. EINVAL.
+ */
+int journal_complete(struct journal_operation *operation, struct error *err);
+
+/*
  * Records the result for a request that is sent again: `code` 0, only when committed, or a positive errno,
  * only when not; `value` as the caller likes. Can't be changed afterwards.
  */

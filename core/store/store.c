@@ -303,6 +303,16 @@ static int read_state(struct store *store, const char *name, uint64_t serial, st
     return 0;
 }
 
+int store_read(struct store *store, uint64_t serial, struct state_domain **state, struct error *err)
+{
+    char name[32];
+    if (store->domains < 0)
+        return error_set(err, ENOENT, "%s is not there", store->path);
+    snprintf(name, sizeof name, "%" PRIu64 ".json", serial);
+    int r = read_state(store, name, serial, state, err);
+    return r < 0 ? (error_prefix(err, "%s/domains/%s", store->path, name), r) : 0;
+}
+
 /* "17.json" to 17; 0 for every other name. */
 static uint64_t serial_of_name(const char *name)
 {

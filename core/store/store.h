@@ -152,6 +152,10 @@ int store_load(struct store *store, struct state_domain ***states, size_t *count
  */
 const char *store_damage(const struct store *store);
 
+/* The state of one domain as its file has it; the caller's. Errors: ENOENT; EIO, EINVAL and others for a file
+ * that can't be read. */
+int store_read(struct store *store, uint64_t serial, struct state_domain **state, struct error *err);
+
 /* Replaces the state of one domain, durably. EROFS in a read-only store; ENOSPC, EIO. */
 int store_save(struct store *store, const struct state_domain *state, struct error *err);
 

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Open control files; see control_requests.h. */
+#include "control_requests.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "administer.h"
+#include "control_command.h"
+#include "control_files.h"
+#include "service.h"
+
+/* --- opening --- */
+
+struct waiting_open {
+    struct control_waiter waiter; /* first: who is called is found by it */
+    fuse_req_t request;
+    uint64_t node;
+    struct fuse_file_info file;
+    atomic_uint references; /* who opens, and who answers */
+    atomic_bool interrupted;
+};
+
+static void waiting_put(struct waiting_open *waiting)
+{
+    if (atomic_fetch_sub(&waiting->references, 1) == 1)
+        free(waiting);
+}
+
+/* Gives the opener his handle. What he reads is what the file says at this moment. */
+static void reply_opened(fuse_req_t request, uint64_t node, struct fuse_file_info file)
+{
+    struct service *service = service_of(request);
+    cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
+    struct place place;
+    int result = job_tree_resolve(service->administration, catalog, node, &place);
+    if (result != 0) {
+        fuse_reply_err(request, -result);
+        return;
+    }
+    struct text text = {0};
+    content_render(&service->content, &place, &text);
+    uint64_t handle = control_files_open(service->controls, &text);
+    if (!handle) {
+        fuse_reply_err(request, ENOMEM);
+        return;
+    }
+    file.fh = service_handle(HANDLE_CONTROL, handle);
+    file.direct_io = 1;
+    bool unfinished;
+    if (fuse_reply_open(request, &file) == -ENOENT)
+        control_files_close(service->controls, handle, &unfinished);
+}
+
+static void file_is_free(struct control_waiter *waiter, int result)
+{
+    struct waiting_open *waiting = (struct waiting_open *)waiter;
+    fuse_req_interrupt_func(waiting->request, NULL, NULL); /* returns when `interrupted` no longer runs */
+    if (result == 0)
+        reply_opened(waiting->request, waiting->node, waiting->file);
+    else
+        fuse_reply_err(waiting->request, -result);
+    waiting_put(waiting);
+}
+
+static void interrupted(fuse_req_t request, void *opaque)
+{
+    struct waiting_open *waiting = opaque;
+    atomic_store(&waiting->interrupted, true);
+    if (control_files_give_up(service_of(request)->controls, &waiting->waiter)) {
+        fuse_reply_err(request, EINTR);
+        waiting_put(waiting);
+    }
+}
+
+static void wait_and_open(fuse_req_t request, uint64_t node, const struct fuse_file_info *file)
+{
+    struct service *service = service_of(request);
+    struct waiting_open *waiting = calloc(1, sizeof *waiting);
+    if (!waiting) {
+        fuse_reply_err(request, ENOMEM);
+        return;
+    }
+    waiting->waiter.ready = file_is_free;
+    waiting->request = request;
+    waiting->node = node;
+    waiting->file = *file;
+    atomic_init(&waiting->references, 2);
+    fuse_req_interrupt_func(request, interrupted, waiting);
+    int result = control_files_enter(service->controls, node, &waiting->waiter);
+    if (result != -EINPROGRESS) {
+        file_is_free(&waiting->waiter, result);
+    } else if (atomic_load(&waiting->interrupted) &&
+               control_files_give_up(service->controls, &waiting->waiter)) {
+        /* Interrupted before it waited. */
+        fuse_req_interrupt_func(request, NULL, NULL);
+        fuse_reply_err(request, EINTR);
+        waiting_put(waiting);
+    }
+    waiting_put(waiting);
+}
+
+void control_requests_open(fuse_req_t request, const struct place *place, const struct fuse_file_info *file)
+{
+    struct service *service = service_of(request);
+    bool writes = (file->flags & O_ACCMODE) != O_RDONLY;
+    if (!writes) {
+        reply_opened(request, place->id, *file);
+        return;
+    }
+    if (!(file->flags & O_NONBLOCK)) {
+        wait_and_open(request, place->id, file);
+        return;
+    }
+    int result = control_files_enter(service->controls, place->id, NULL);
+    if (result == -EBUSY)
+        refusals_note(request, place, "open", EBUSY,
+                      "a command is running in this control file; open it without O_NONBLOCK to wait for it");
+    if (result == 0)
+        reply_opened(request, place->id, *file);
+    else
+        fuse_reply_err(request, -result);
+}
+
+void control_requests_read(fuse_req_t request, size_t size, uint64_t offset, uint64_t handle)
+{
+    cleanup_free char *buffer = malloc(size ? size : 1);
+    int64_t count =
+        buffer ? control_files_read(service_of(request)->controls, handle, offset, buffer, size) : -ENOMEM;
+    if (count < 0)
+        fuse_reply_err(request, (int)-count);
+    else
+        fuse_reply_buf(request, buffer, (size_t)count);
+}
+
+void control_requests_release(fuse_req_t request, fuse_ino_t id, uint64_t handle)
+{
+    struct service *service = service_of(request);
+    bool unfinished;
+    control_files_close(service->controls, handle, &unfinished);
+    cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
+    struct place place;
+    if (unfinished && tree_resolve(catalog, id, &place) == 0)
+        refusals_note(request, &place, "a document written to create", EINVAL,
+                      "the file was closed before the document's last brace; nothing was done");
+    fuse_reply_err(request, 0);
+}
+
+/* --- writing --- */
+
+/* Ends the command and replies: `code` is 0 or a positive errno. */
+static void reply_written(fuse_req_t request, const struct administered *result)
+{
+    struct service *service = result->service;
+    const char *said = result->text[0] ? result->text : "done";
+    struct text text = {0}, last = {0};
+    text_printf(&text, "%s\n", said);
+    control_files_answer(service->controls, result->handle, &text, result->end);
+    text_append_time(&last, time(NULL), 'T');
+    text_printf(&last, "Z %s: %s", result->words, said);
+    if (result->code)
+        text_printf(&last, " (%s)", strerrorname_np(result->code));
+    text_append_string(&last, "\n");
+    control_files_finish(service->controls, result->node, &last);
+    if (result->code == 0)
+        fuse_reply_write(request, result->size);
+    else
+        fuse_reply_err(request, result->code);
+}
+
+/* A command that never comes to the administration. */
+static void refuse(fuse_req_t request, const struct place *place, const struct administered *result)
+{
+    refusals_note(request, place, result->words, result->code, result->text);
+    control_files_begin(result->service->controls, place->id);
+    invalidator_node(result->service->invalidator, place->id, false);
+    reply_written(request, result);
+}
+
+static void cancel_job(fuse_req_t request, const struct place *place, struct administered *result)
+{
+    int code = administration_cancel(result->service->administration, place->node.serial);
+    if (code == 0) {
+        fuse_reply_write(request, result->size);
+        return;
+    }
+    result->code = code < 0 ? -code : code;
+    result->text = result->code == EPERM ? "this job can't be cancelled" : "the job is over";
+    refusals_note(request, place, result->words, result->code, result->text);
+    fuse_reply_err(request, result->code);
+}
+
+/* Gathers a document: 0 and all of it in `document` when it is complete, or when this is none; -EAGAIN when
+ * more is to come. */
+static int gather(struct service *service, const struct place *place, uint64_t handle, const char *bytes,
+                  size_t size, struct text *document, struct error *err)
+{
+    bool of_create = place->node.kind == NODE_DOMAIN && place->node.position == DOMAIN_CREATE;
+    if (!of_create || (!control_files_has_begun(service->controls, handle) &&
+                       command_document_kind(bytes, size) != COMMAND_JSON)) {
+        text_append(document, bytes, size);
+        return document->failed ? error_set(err, ENOMEM, "out of memory") : 0;
+    }
+    int result = control_files_add(service->controls, handle, bytes, size, document);
+    if (result == -E2BIG)
+        error_set(err, E2BIG, "the document is longer than %d bytes", COMMAND_DOCUMENT_BYTES_MAX);
+    else if (result != 0 && result != -EAGAIN)
+        error_set(err, -result, "%s", strerror(-result));
+    return result;
+}
+
+void control_requests_write(fuse_req_t request, const struct place *place, const char *bytes, size_t size,
+                            uint64_t offset, uint64_t handle)
+{
+    struct service *service = service_of(request);
+    cleanup_text struct text document = {0}, words = {0};
+    struct administered result = {
+        .service = service,
+        .node = place->id,
+        .handle = handle,
+        .end = offset + size,
+        .size = size,
+    };
+    struct error err = {0};
+    int code = 0;
+    bool of_domain = place->node.kind == NODE_DOMAIN;
+    if (service->content.read_only)
+        code = error_set(&err, EROFS, "%s", refusals_read_only());
+    else if (of_domain && place->node.position == DOMAIN_POWER)
+        code = error_set(&err, EOPNOTSUPP, "%s", content_power_refusal());
+    else if (place->node.kind != NODE_JOB)
+        code = gather(service, place, handle, bytes, size, &document, &err);
+    if (code == -EAGAIN) {
+        fuse_reply_write(request, size);
+        return;
+    }
+
+    bool gathered = document.length > 0;
+    control_command_words(place, gathered ? document.data : bytes, gathered ? document.length : size, &words);
+    result.words = words.failed ? "write" : words.data;
+    if (code == 0 && place->node.kind == NODE_JOB) {
+        cancel_job(request, place, &result);
+        return;
+    }
+    struct request asked = {0};
+    if (code == 0)
+        code = control_command_parse(place, document.data, document.length, &asked, &err);
+    if (code != 0) {
+        result.code = -code;
+        result.text = err.text;
+        refuse(request, place, &result);
+        return;
+    }
+    control_files_begin(service->controls, place->id);
+    const struct administer_reply reply = {
+        .send = reply_written,
+        .names_too = true,
+        .node = place->id,
+        .handle = handle,
+        .end = offset + size,
+        .size = size,
+    };
+    administer(request, &asked, result.words, &reply);
+}
