@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "format/json_parse.h"
 #include "helper/sandbox.h"
+#include "hypervisor/image_claim.h"
 #include "hypervisor/qemu_img_run.h"
 #include "hypervisor/qmp_arguments.h"
 
@@ -58,7 +59,12 @@ static int run(const struct qemu_img *image, const char *const *argv, const char
                                       .words = words,
                                       .word_count = image->fd > 0 ? 2 : 1,
                                       .timeout_ms = image->timeout_ms};
-    return qemu_img_run(&spec, err);
+    int rc = qemu_img_run(&spec, err);
+    if (rc != -EBUSY || image->fd <= 0)
+        return rc;
+    char holders[ERROR_TEXT_MAX / 2];
+    image_claim_holders(image->fd, holders, sizeof holders);
+    return error_set(err, EBUSY, "%s is in use by %s", image->path, holders);
 }
 
 static int flush(const struct qemu_img *image, struct error *err)
