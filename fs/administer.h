@@ -2,7 +2,8 @@
 /*
  * A FUSE request that the administration carries out: handed over at once, so that no thread that answers
  * requests waits, and answered when it is done and the kernel was told what changed. Interrupting the request
- * cancels what was asked for; what became of it is the answer even then.
+ * cancels what was asked for; what became of it is the answer even then: EINTR, if it was undone. What others
+ * cancelled is ECANCELED.
  */
 #pragma once
 

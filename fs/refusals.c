@@ -23,14 +23,14 @@ static void log_failure(const struct service *service, uint64_t domain, pid_t pi
              (int)pid, reason);
 }
 
-void refusals_record(const struct service *service, uint64_t domain, pid_t pid, const char *command, int code,
-                     const char *reason)
+static void record(const struct service *service, uint64_t domain, pid_t pid, const char *command, int code,
+                   const char *reason, bool repeats)
 {
     if (!domain) {
         log_debug("refused %s of pid %d: %s", command, (int)pid, reason);
         return;
     }
-    if (!last_errors_add(service->last_errors, domain, pid, command, code, reason))
+    if (!last_errors_add(service->last_errors, domain, pid, command, code, reason) && !repeats)
         return;
     cleanup_text struct text line = {0};
     text_printf(&line, "failed: %s: %s (%s)", command, reason, strerrorname_np(code));
@@ -39,11 +39,17 @@ void refusals_record(const struct service *service, uint64_t domain, pid_t pid, 
     log_failure(service, domain, pid, command, reason);
 }
 
+void refusals_record(const struct service *service, uint64_t domain, pid_t pid, const char *command, int code,
+                     const char *reason)
+{
+    record(service, domain, pid, command, code, reason, true);
+}
+
 void refusals_note(fuse_req_t request, const struct place *place, const char *command, int code,
                    const char *reason)
 {
-    refusals_record(service_of(request), place->domain ? place->domain->serial : 0,
-                    fuse_req_ctx(request)->pid, command, code, reason);
+    record(service_of(request), place->domain ? place->domain->serial : 0, fuse_req_ctx(request)->pid,
+           command, code, reason, false);
 }
 
 void refusals_reply(fuse_req_t request, fuse_ino_t directory, const char *verb, const char *name, int code,

@@ -186,6 +186,7 @@ static int make_service(struct session *session, struct error *err)
     service->last_errors = last_errors_new();
     service->controls = control_files_new();
     service->guard = removal_guard_new();
+    service->generations = generations_new();
     service->content = (struct content_source){
         .source = locate_source(session->locate),
         .mountpoint = session->mountpoint,
@@ -200,8 +201,8 @@ static int make_service(struct session *session, struct error *err)
     service->texts = text_handles_new();
     service->slow = slow_lane_new();
     service->drop_behind = drop_behind_new();
-    if (!service->last_errors || !service->controls || !service->guard || !service->disks ||
-        !service->ahead || !service->texts || !service->slow || !service->drop_behind)
+    if (!service->last_errors || !service->controls || !service->guard || !service->generations ||
+        !service->disks || !service->ahead || !service->texts || !service->slow || !service->drop_behind)
         return error_set(err, ENOMEM, "out of memory");
     return 0;
 }
@@ -288,6 +289,7 @@ static void session_done(struct session *session)
         fuse_session_destroy(session->fuse);
     control_files_free(service->controls);
     removal_guard_free(service->guard);
+    generations_free(service->generations);
     text_handles_free(service->texts);
     last_errors_free(service->last_errors);
     workers_free(session->decompressors);
