@@ -254,16 +254,17 @@ static int mount_session(struct session *session, struct error *err)
 }
 
 /*
- * Answers everything that waits. First what the administration does is undone or finished: its answers go
- * through the invalidator, so that one ends after it. Requests that come meanwhile are answered at once.
+ * Answers everything that waits. Who waits for a control file is sent away before it becomes free. The answers
+ * of the administration, in which everything is undone or finished then, go through the invalidator, so that
+ * one ends after it. Requests that come meanwhile are answered at once.
  */
 static void stop_answering_later(struct session *session)
 {
     struct service *service = &session->service;
-    if (service->administration)
-        administration_stop(service->administration);
     if (service->controls)
         control_files_end(service->controls);
+    if (service->administration)
+        administration_stop(service->administration);
     invalidator_stop(service->invalidator);
     read_ahead_stop(service->ahead);
 }
