@@ -56,3 +56,9 @@ bool image_format_is_native(enum image_format format)
 {
     return format == IMAGE_FORMAT_RAW || format == IMAGE_FORMAT_QCOW2;
 }
+
+bool image_format_knows_backing(enum image_format format)
+{
+    return format == IMAGE_FORMAT_QCOW2 || format == IMAGE_FORMAT_QCOW || format == IMAGE_FORMAT_QED ||
+           format == IMAGE_FORMAT_VMDK;
+}

@@ -37,5 +37,8 @@ enum image_format image_format_from_name(const char *name);
 /* The format that a file's ending tells where nothing else does: .qcow2, .raw and .img only. */
 enum image_format image_format_from_ending(const char *path);
 
+/* True for formats whose images can name a backing file, as QEMU's drivers know it. */
+bool image_format_knows_backing(enum image_format format);
+
 /* True for raw and qcow2, which the reader here reads itself. */
 bool image_format_is_native(enum image_format format);

@@ -311,8 +311,22 @@ static bool is_touched(const char *source, const struct draft *draft, const stru
            state_paths_have(draft->state->touched, path_in_store(source, entry_image(draft, entry)->path));
 }
 
-/* Takes those of deleted snapshots out of the list. */
-static int set_hidden_apart(struct entries *entries)
+/* An internal snapshot in a layer that only lies below others: it is another domain's, which this one was
+ * cloned from. */
+static bool is_of_others(const char *source, const struct draft *draft, const struct entry *entry)
+{
+    const struct state_domain *state = draft->state;
+    if (!entry->internal || entry->known_frozen || !state || !state->is_administered)
+        return false;
+    const char *path = path_in_store(source, entry_image(draft, entry)->path);
+    for (size_t i = 0; i < state->hidden_count; i++)
+        if (!state->hidden[i].internal && strcmp(state->hidden[i].layer, path) == 0)
+            return true;
+    return false;
+}
+
+/* Takes those of deleted snapshots, and of others, out of the list. */
+static int set_hidden_apart(const char *source, const struct draft *draft, struct entries *entries)
 {
     size_t kept = 0;
     entries->hidden = calloc(entries->count + 1, sizeof *entries->hidden);
@@ -322,7 +336,7 @@ static int set_hidden_apart(struct entries *entries)
         const struct entry *entry = &entries->list[i];
         if (entry->known_frozen && !entry->known)
             entries->hidden[entries->hidden_count++] = *entry;
-        else
+        else if (!is_of_others(source, draft, entry))
             entries->list[kept++] = *entry;
     }
     entries->count = kept;
@@ -346,7 +360,7 @@ int entries_collect(const char *source, struct draft *draft, const unsigned *pos
         match(source, draft, positions[made.list[i].disk], &made.list[i], known, known_count);
         made.list[i].is_touched = is_touched(source, draft, &made.list[i]);
     }
-    r = set_hidden_apart(&made);
+    r = set_hidden_apart(source, draft, &made);
     if (r < 0) {
         entries_done(&made);
         return r;

@@ -44,7 +44,8 @@ struct plan {
     char *listen_pid; /* where its digits belong in `environment`; NULL: not told */
     int *fds;         /* for 0, 1, 2 and SANDBOX_FIRST_FD on; overwritten in the child */
     size_t fd_count;
-    int report_fd;       /* where a child that fails says so; close-on-exec */
+    int report_fd; /* where a child that fails says so; close-on-exec */
+    bool take_stdout;
     size_t memory_bytes; /* 0: any */
     const struct confinement *confinement;
     pid_t parent;
@@ -379,7 +380,7 @@ static int start_planned(struct plan *plan, struct helper_process *process, stru
     cleanup_close int report_write = report[1];
 
     plan->fds[0] = null_fd;
-    plan->fds[1] = null_fd;
+    plan->fds[1] = plan->take_stdout ? output_write : null_fd;
     plan->fds[2] = output_write;
     plan->report_fd = report_write;
     plan->parent = getpid();
@@ -433,6 +434,7 @@ int sandbox_start(const struct sandbox_spec *spec, struct helper_process *proces
         .listen_pid = spec->listen ? texts.listen_pid.data + strlen(LISTEN_PID_NAME) : NULL,
         .fds = fds,
         .fd_count = fd_count,
+        .take_stdout = spec->take_stdout,
         .memory_bytes = spec->memory_bytes,
         .confinement = &confinement,
     };

@@ -44,6 +44,7 @@ struct sandbox_spec {
     const int *pass_fds;
     size_t pass_fd_count;
     size_t memory_bytes; /* that it may allocate (RLIMIT_DATA); 0: any */
+    bool take_stdout;    /* what it writes to standard output comes as if it were on standard error */
     bool listen;         /* the first of pass_fds is a listening socket, told as systemd does: LISTEN_FDS=1 */
     enum sandbox_network network;
     const char *home;      /* HOME in its environment; NULL: "/" */

@@ -28,6 +28,7 @@ struct block_node {
     char *filename;
     char *backing_filename; /* as the image says; NULL: none */
     uint64_t virtual_size;  /* bytes */
+    uint64_t cluster_size;  /* bytes; 0: the format has none */
     bool read_only;
 };
 

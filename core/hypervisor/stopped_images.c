@@ -116,12 +116,6 @@ static int open_file(struct stopped_images *images, const struct stopped_image *
     return add_node(images, node, err);
 }
 
-static bool knows_backing_files(enum image_format format)
-{
-    return format == IMAGE_FORMAT_QCOW2 || format == IMAGE_FORMAT_QCOW || format == IMAGE_FORMAT_QED ||
-           format == IMAGE_FORMAT_VMDK;
-}
-
 static int open_image(struct stopped_images *images, size_t index, struct error *err)
 {
     const struct stopped_image *image = &images->spec.images[index];
@@ -142,7 +136,7 @@ static int open_image(struct stopped_images *images, size_t index, struct error 
     const char *backing = stopped_images_backing_node(images, index);
     if (backing)
         qmp_add_string(&node, "backing", backing);
-    else if (knows_backing_files(image->format) && node)
+    else if (image_format_knows_backing(image->format) && node)
         json_object_object_add(node, "backing", NULL);
     return add_node(images, node, err);
 }
@@ -195,7 +189,7 @@ static int check(const struct stopped_images_spec *spec, struct error *err)
     for (size_t i = 0; i < spec->count; i++) {
         const struct stopped_image *image = &spec->images[i];
         bool has_backing = image->backing >= 0;
-        if (image->backing >= (int)spec->count || (has_backing && !knows_backing_files(image->format)))
+        if (image->backing >= (int)spec->count || (has_backing && !image_format_knows_backing(image->format)))
             return error_set(err, EINVAL, "%s can't have that backing file", image->name);
     }
     return 0;
@@ -268,6 +262,17 @@ const char *stopped_images_backing_node(const struct stopped_images *images, siz
 {
     int backing = images->spec.images[index].backing;
     return backing < 0 ? NULL : images->nodes[backing].name;
+}
+
+int stopped_images_backing(const struct stopped_images *images, size_t index)
+{
+    return images->spec.images[index].backing;
+}
+
+int stopped_images_close(struct stopped_images *images, size_t index, struct error *err)
+{
+    return storage_daemon_delete_node(images->engine.daemon, images->nodes[index].name,
+                                      images->spec.timeout_ms, err);
 }
 
 const char *stopped_images_new_path(const struct stopped_images *images, size_t index)

@@ -56,6 +56,13 @@ const char *stopped_images_node(const struct stopped_images *images, size_t inde
 /* The node that is the image's backing; NULL: none. */
 const char *stopped_images_backing_node(const struct stopped_images *images, size_t index);
 
+/* Where in the array the image's backing is; -1: none. */
+int stopped_images_backing(const struct stopped_images *images, size_t index);
+
+/* Closes one image that is no other's backing, before the end; its node is gone. Errors: as
+ * storage_daemon_delete_node. */
+int stopped_images_close(struct stopped_images *images, size_t index, struct error *err);
+
 /* The absolute path by which the daemon, and nobody else, reaches the `index`th of the new files; borrowed.
  */
 const char *stopped_images_new_path(const struct stopped_images *images, size_t index);

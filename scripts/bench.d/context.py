@@ -21,7 +21,9 @@ class Sizes:
     pieces: int          # MiB pieces of P6; as many MiB dense
     huge: int            # virtual size of P6's disk
     domains: int         # of P7, P8 and P20
-    snapshots: int       # of each
+    snapshots: int       # of each; P14 has as many
+    chain_layer: int     # bytes of the layer that P13 merges
+    reading_seconds: int # of P15's reader, each way
     other_cache: int     # bytes of P20's other page cache, and of the disk that is backed up
     spare: int           # what P20's machine has beyond that
     random_seconds: int  # of one run of P3
@@ -29,10 +31,12 @@ class Sizes:
 
 
 FULL = Sizes(rounds=5, dense=4 * GIB, chain=2 * GIB, chain_depth=64, compressed=GIB, pieces=1024, huge=1024 * GIB,
-             domains=100, snapshots=100, other_cache=8 * GIB, spare=2 * GIB, random_seconds=5, idle_seconds=60)
+             domains=100, snapshots=100, chain_layer=2 * GIB, reading_seconds=20,
+             other_cache=8 * GIB, spare=2 * GIB, random_seconds=5, idle_seconds=60)
 
 QUICK = Sizes(rounds=2, dense=256 * MIB, chain=256 * MIB, chain_depth=64, compressed=64 * MIB, pieces=128,
-              huge=128 * GIB, domains=20, snapshots=20, other_cache=512 * MIB, spare=256 * MIB, random_seconds=1,
+              huge=128 * GIB, domains=20, snapshots=20, chain_layer=128 * MIB,
+              reading_seconds=3, other_cache=512 * MIB, spare=256 * MIB, random_seconds=1,
               idle_seconds=5)
 
 

@@ -23,6 +23,7 @@ CLANG_FORMAT_MAJOR = "14"  # versions differ in what they find well-formed; this
 PLAIN = ["-Dtests=true", "-Dwerror=true", "-Dbuildtype=debugoptimized"]  # also where the directory was configured for something else
 FUZZ_SECONDS = 20
 FUZZ_SEED = 1
+SOAK_SECONDS = 3600
 SILENCE_SECONDS = 900  # a program that says nothing for so long hangs, and would keep CI waiting for ever
 
 
@@ -185,6 +186,14 @@ class Run:
                 ],
             )
 
+    def soak(self, seconds):
+        """The model of administration with crashes, for long, and then without; each prints the seed that repeats it."""
+        model = os.path.join(CHECKOUT, "tests", "fs", "test_model.py")
+        daemon = os.path.join(CHECKOUT, "build", "fs", "vmsnapfs")
+        for name, test, share in (("model with crashes", "test_crashes", seconds), ("model", "test_sequences", seconds // 4)):
+            environment = {"VMSNAPFS": daemon, "VMSNAPFS_TEST_SECONDS": str(share), "PYTHONDONTWRITEBYTECODE": "1"}
+            self.command(name, [sys.executable, "-u", model, test], quiet=False, **environment)
+
     def end(self):
         left = leftovers.look(SCRATCH, self.token)
         leftovers.clear(SCRATCH, self.token)
@@ -209,6 +218,8 @@ def arguments():
     what.add_argument("--quick", action="store_true", help="the unit tests only")
     what.add_argument("--sanitize", choices=("address", "thread"), help="under ASan and UBSan, or TSan, in build-asan, build-tsan")
     what.add_argument("--all", action="store_true", help="everything: both compilers and sanitizers, fuzzers, bench, demo")
+    what.add_argument("--soak", nargs="?", type=int, const=SOAK_SECONDS, metavar="SECONDS",
+                      help="administration against its model, with the daemon killed again and again, for an hour")
     parser.add_argument("--cc", choices=("gcc", "clang"), default="gcc", help="the compiler (build, or build-clang)")
     return parser.parse_args()
 
@@ -227,6 +238,9 @@ def main():
         run.fuzz()
         run.command("bench --quick", ["scripts/bench", "--quick"])
         run.demo()
+    elif options.soak:
+        if run.build("build", "gcc", PLAIN):
+            run.soak(options.soak)
     elif options.sanitize:
         run.sanitized(options.sanitize, [])
     else:

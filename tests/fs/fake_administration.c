@@ -242,7 +242,7 @@ int administration_job(struct administration *administration, uint64_t number, s
 
 char *administration_defaults(struct administration *administration, const struct domain *domain)
 {
-    return strdup("disk-only\nquiesce=try\n");
+    return strdup(DEFAULTS_AS_SHIPPED);
 }
 
 void administration_make_way(struct administration *administration, const struct frozen *frozen) {}

@@ -47,8 +47,10 @@ def filled(path, size, seed=1):
     """A raw file of that many bytes, none of them twice in a row."""
     import random
 
+    chance = random.Random(seed)
     with open(path, "wb") as file:
-        file.write(random.Random(seed).randbytes(size))
+        for offset in range(0, size, 64 * MIB):
+            file.write(chance.randbytes(min(64 * MIB, size - offset)))
     return path
 
 

@@ -93,7 +93,7 @@ class Mounted:
     `expected` are regular expressions of warnings and errors that the log may have.
     """
 
-    def __init__(self, prepare=None, *, source=None, options="", expected=(), mountpoint=None, command_prefix=()):
+    def __init__(self, prepare=None, *, source=None, options="", expected=(), mountpoint=None, command_prefix=(), environment=()):
         self.room = new_room()
         self.source = source or self._directory("source")
         self.mountpoint = mountpoint or self._directory("mnt")
@@ -101,6 +101,7 @@ class Mounted:
         self.options = options
         self.expected = list(expected)
         self.command_prefix = list(command_prefix)
+        self.environment = dict(environment)
         self.process = None
         self._log_path = os.path.join(self.room, "log")
         if prepare:
@@ -124,7 +125,7 @@ class Mounted:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TMPDIR": self.temporary},
+                env={**os.environ, "TMPDIR": self.temporary, **self.environment},
                 cwd="/",
             )
         wait_for(lambda: "info: ready" in self.log()[begin:] or self.process.poll() is not None, "the mount")
@@ -155,6 +156,16 @@ class Mounted:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.process = None
+
+    def wait_for_orphans(self):
+        """Helpers of a killed daemon end by themselves; only then are the images free again."""
+
+        def gone():
+            for pid in children() - self._children_before:
+                os.waitpid(pid, os.WNOHANG)
+            return not children() - self._children_before
+
+        wait_for(gone, f"the end of {[process_name(pid) for pid in children() - self._children_before]}")
 
     def remount(self, options=None):
         self.unmount()

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Taking a snapshot of an inactive domain.
+ *
+ *     plan        which disks, in which way (operation/snapshot_choice.h); names; room
+ *     make        overlays under temporary names; images with internal snapshots opened, so that nobody
+ * writes journal     what is to be undone from here on snapshot    internal ones of all disks in one
+ * transaction, then the overlays get their names commit      the state is saved
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "administration/change.h"
+#include "administration/images.h"
+#include "administration/internals.h"
+#include "administration/overlays.h"
+#include "administration/room.h"
+#include "base/cleanup.h"
+#include "catalog/catalog_hold.h"
+#include "operation/command_text.h"
+#include "operation/snapshot_choice.h"
+#include "operation/tree_change.h"
+
+/* What it takes. */
+struct creation {
+    struct change change;
+    struct create_command command; /* with what `defaults` says */
+    struct snapshot_choice choice;
+    struct tree_part *parts;
+    size_t part_count;
+    struct overlays overlays;
+    struct internals internals;
+    struct undo_list undo;
+    uint64_t serial;
+    char name[64]; /* where one is made up */
+};
+
+static void creation_done(struct creation *creation)
+{
+    internals_done(&creation->internals);
+    change_end(&creation->change);
+    overlays_done(&creation->overlays);
+    snapshot_choice_done(&creation->choice);
+    create_command_done(&creation->command);
+    undo_list_done(&creation->undo);
+    free(creation->parts);
+}
+
+/* ---- The command ---- */
+
+static int read_defaults(const struct domain *domain, struct create_command *command, struct error *err)
+{
+    const char *text = domain->defaults ? domain->defaults : DEFAULTS_AS_SHIPPED;
+    return command_parse_defaults(text, strlen(text), command, err);
+}
+
+/* A name from the time, to the second, and a number where that is taken. */
+static void make_up_name(const struct domain *domain, char *name, size_t size)
+{
+    time_t now = time(NULL);
+    struct tm utc;
+    char stamp[32];
+    gmtime_r(&now, &utc);
+    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H-%M-%SZ", &utc);
+    snprintf(name, size, "%s", stamp);
+    for (unsigned number = 2; domain_find_snapshot(domain, name); number++)
+        snprintf(name, size, "%s~%u", stamp, number);
+}
+
+/* mkdir gives a name, and `defaults` the rest. */
+static int take_command(struct creation *creation, struct request *request, struct error *err)
+{
+    if (request->use_defaults) {
+        int r = read_defaults(creation->change.domain, &creation->command, err);
+        if (r < 0)
+            return r;
+        creation->command.name = steal_pointer(request->create.name);
+    } else {
+        creation->command = request->create;
+        request->create = (struct create_command){0};
+    }
+    if (!creation->command.name) {
+        make_up_name(creation->change.domain, creation->name, sizeof creation->name);
+        creation->command.name = strdup(creation->name);
+        if (!creation->command.name)
+            return error_set(err, ENOMEM, "out of memory");
+    }
+    return create_command_check(&creation->command, err);
+}
+
+/* ---- The plan ---- */
+
+static int describe_disk(const struct change *change, const struct disk *disk, struct choice_disk *choice,
+                         struct error *err)
+{
+    if (!disk->active)
+        return error_set(err, EIO, "the image of disk %s can't be read: %s", disk->target,
+                         change->domain->problem ? change->domain->problem : disk->source);
+    const struct tree_disk *in_tree = tree_find_disk(change->tree, disk->position);
+    *choice = (struct choice_disk){
+        .target = disk->target,
+        .format = disk->active->format,
+        .may_be_written = layer_may_be_written(layer_set_find(&change->world.layers, in_tree->active)),
+        .preset = disk->snapshot,
+        .persistent = disk->persistent,
+    };
+    if (disk->active->format != IMAGE_FORMAT_QCOW2 || disk->active->remote)
+        return 0;
+    cleanup_close int fd = -1;
+    const struct image_info *info;
+    int r = image_open(change, disk->active, &fd, err);
+    if (r == 0)
+        r = image_read_info(fd, disk->active->path, &info, err);
+    if (r < 0)
+        return r;
+    choice->has_data_file = info->data_name != NULL;
+    image_info_unref(info);
+    return 0;
+}
+
+static int choose(struct creation *creation, struct error *err)
+{
+    const struct change *change = &creation->change;
+    const struct domain *domain = change->domain;
+    cleanup_free struct choice_disk *disks = calloc(domain->disk_count + 1, sizeof *disks);
+    if (!disks)
+        return error_set(err, ENOMEM, "out of memory");
+    for (size_t i = 0; i < domain->disk_count; i++) {
+        int r = describe_disk(change, &domain->disks[i], &disks[i], err);
+        if (r < 0)
+            return r;
+    }
+    const struct choice_domain choice = {
+        .may_switch_files = domain->may_switch_files, .disks = disks, .disk_count = domain->disk_count};
+    int r = snapshot_choose(&creation->command, &choice, &creation->choice, err);
+    for (size_t i = 0; r == 0 && i < domain->disk_count; i++)
+        if (creation->choice.disks[i].mirror)
+            r = error_set(
+                err, EOPNOTSUPP,
+                "disk %s can't be mirrored: a mirror follows what a running domain writes, and this "
+                "one is not running",
+                domain->disks[i].target);
+    return r;
+}
+
+static int plan_tree(struct creation *creation, struct error *err)
+{
+    struct change *change = &creation->change;
+    const struct domain *domain = change->domain;
+    creation->parts = calloc(domain->disk_count + 1, sizeof *creation->parts);
+    if (!creation->parts)
+        return error_set(err, ENOMEM, "out of memory");
+    for (size_t i = 0; i < domain->disk_count; i++)
+        creation->parts[creation->part_count++] = (struct tree_part){
+            .disk = domain->disks[i].position,
+            .kind = creation->choice.disks[i].kind,
+            .reused = creation->command.reuse_external && creation->choice.disks[i].path,
+        };
+    int r = catalog_next_serial(change->administration->catalog, &creation->serial, err);
+    return r < 0 ? r
+                 : tree_create(change->tree, &change->world.layers, creation->serial, creation->command.name,
+                               false, creation->parts, creation->part_count, err);
+}
+
+/* Images and overlays of the disks that are included. */
+static int plan_files(struct creation *creation, struct error *err)
+{
+    struct change *change = &creation->change;
+    const struct domain *domain = change->domain;
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < domain->disk_count; i++) {
+        const struct disk *disk = &domain->disks[i];
+        const struct disk_part *part = &creation->choice.disks[i];
+        const struct overlay_place place = {.path = part->path,
+                                            .snapshot = creation->command.name,
+                                            .reuse = creation->command.reuse_external};
+        if (part->kind == DISK_EXTERNAL)
+            r = overlays_add(&creation->overlays, change, disk->active, disk->position,
+                             tree_find_disk(change->tree, disk->position)->active, &place, err);
+        else if (part->kind == DISK_INTERNAL)
+            r = internals_add(&creation->internals, change, disk, err);
+    }
+    if (r == 0)
+        r = internals_choose_tag(&creation->internals, creation->command.name, change->operation, err);
+    return r < 0 ? r : room_for_snapshot(&creation->overlays, &creation->internals, err);
+}
+
+/* ---- What the store is to know ---- */
+
+static const struct content *content_of(const struct creation *creation, unsigned disk)
+{
+    return tree_snapshot_content(tree_find(creation->change.tree, creation->serial), disk);
+}
+
+static int note_contents(struct creation *creation, struct error *err)
+{
+    struct change *change = &creation->change;
+    struct state_frozen record;
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < creation->overlays.count; i++) {
+        const struct overlay *overlay = &creation->overlays.list[i];
+        r = image_record_layer(change, overlay->disk, overlay->below, overlay->below_fd,
+                               overlay_fd(&creation->overlays, overlay), &record, err);
+        if (r == 0)
+            r = change_add_content(change, content_of(creation, overlay->disk)->layer, 0, &record, err);
+    }
+    for (size_t i = 0; r == 0 && i < creation->internals.count; i++) {
+        const struct internal_image *image = &creation->internals.list[i];
+        const struct content *content = content_of(creation, image->disk->position);
+        r = image_record_internal(change, image->disk->position, image->disk->active, image->made, &record,
+                                  err);
+        if (r == 0)
+            r = change_add_content(change, content->layer, content->internal, &record, err);
+    }
+    return r;
+}
+
+static int note_snapshot(struct creation *creation, struct error *err)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    creation->change.fresh = (struct state_snapshot){
+        .serial = creation->serial,
+        .created_sec = now.tv_sec,
+        .created_nsec = (uint32_t)now.tv_nsec,
+        .state = SNAPSHOT_STATE_SHUTOFF,
+        .consistency = CONSISTENCY_CLEAN,
+    };
+    const char *description = creation->command.description;
+    if (description && !(creation->change.fresh.description = strdup(description)))
+        return error_set(err, ENOMEM, "out of memory");
+    return note_contents(creation, err);
+}
+
+/* ---- All of it ---- */
+
+static int make(struct creation *creation, struct error *err)
+{
+    struct change *change = &creation->change;
+    int r = overlays_make(&creation->overlays, err);
+    if (r == 0)
+        r = internals_open(&creation->internals, err);
+    if (r < 0)
+        return r;
+    if (work_is_cancelled(change->administration, change->work))
+        return error_set(err, EINTR, "it was interrupted, and everything was undone");
+    overlays_note(&creation->overlays, &creation->undo);
+    internals_note(&creation->internals, &creation->undo);
+    r = undo_begin(change, "create", change->domain->serial, &creation->undo, err);
+    if (r == 0)
+        r = internals_snapshot(&creation->internals, err);
+    if (r == 0)
+        r = overlays_publish(&creation->overlays, err);
+    return r;
+}
+
+int carry_out_create(struct administration *administration, struct work *work, struct outcome *outcome,
+                     struct error *err)
+{
+    cleanup(creation_done) struct creation creation = {0};
+    int r = change_begin(administration, work, work->request->domain, &creation.change, err);
+    if (r == 0)
+        r = take_command(&creation, work->request, err);
+    if (r == 0)
+        r = choose(&creation, err);
+    if (r == 0)
+        r = plan_tree(&creation, err);
+    if (r == 0)
+        r = plan_files(&creation, err);
+    if (r == 0)
+        r = make(&creation, err);
+    if (r == 0)
+        r = note_snapshot(&creation, err);
+    if (r == 0)
+        r = change_follow_tree(&creation.change, err);
+    if (r == 0)
+        r = change_commit(&creation.change, err);
+    if (r < 0)
+        return r;
+    administration_event(administration, work->request->domain, "created snapshot %s", creation.command.name);
+    outcome->serial = creation.serial;
+    if (asprintf(&outcome->text, "created snapshot %s", creation.command.name) < 0)
+        outcome->text = NULL;
+    return 0;
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Image files of a domain; see images.h. */
+#include "administration/images.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "catalog/discover.h"
+
+int image_open(const struct change *change, const struct layer *layer, int *fd, struct error *err)
+{
+    if (layer->remote)
+        return error_set(err, EOPNOTSUPP, "%s lies on the network, where this version changes nothing",
+                         layer->path);
+    return locate_open(change->administration->options.locate, change->domain->named_files, layer->path, fd,
+                       err);
+}
+
+int image_read_info(int fd, const char *path, const struct image_info **info, struct error *err)
+{
+    const struct image_info *read = image_info_read(fd, path, NULL);
+    if (!read)
+        return error_set(err, ENOMEM, "out of memory");
+    if (read->problem) {
+        error_set(err, EIO, "%s", read->problem);
+        image_info_unref(read);
+        return -EIO;
+    }
+    *info = read;
+    return 0;
+}
+
+const struct internal_snapshot *image_find_tag(const struct image_info *info, const char *tag)
+{
+    for (size_t i = 0; i < info->snapshot_count; i++)
+        if (strcmp(info->snapshots[i]->name, tag) == 0)
+            return info->snapshots[i];
+    return NULL;
+}
+
+static const char *target_of(const struct change *change, unsigned disk)
+{
+    for (size_t i = 0; i < change->domain->disk_count; i++)
+        if (change->domain->disks[i].position == disk)
+            return change->domain->disks[i].target;
+    return "";
+}
+
+static int fill_place(const struct change *change, unsigned disk, const struct layer *layer,
+                      struct state_frozen *record, struct error *err)
+{
+    *record = (struct state_frozen){
+        .position = disk,
+        .allocated = ALLOCATED_UNKNOWN,
+        .target = strdup(target_of(change, disk)),
+        .layer = strdup(path_in_store(change_source(change), layer->path)),
+    };
+    if (record->target && record->layer)
+        return 0;
+    state_frozen_done(record);
+    return error_set(err, ENOMEM, "out of memory");
+}
+
+int image_record_layer(const struct change *change, unsigned disk, const struct layer *layer, int fd,
+                       int overlay, struct state_frozen *record, struct error *err)
+{
+    struct stat stat, above = {0};
+    if (fstat(fd, &stat) < 0 || (overlay >= 0 && fstat(overlay, &above) < 0))
+        return error_set(err, errno, "%s: %m", layer->path);
+    int r = fill_place(change, disk, layer, record, err);
+    if (r < 0)
+        return r;
+    record->layer_identity = file_identity_of(&stat);
+    record->data_identity = layer->data_identity;
+    if (overlay >= 0)
+        record->overlay_identity = file_identity_of(&above);
+    record->is_settled = true;
+    return 0;
+}
+
+int image_record_internal(const struct change *change, unsigned disk, const struct layer *layer,
+                          const struct internal_snapshot *internal, struct state_frozen *record,
+                          struct error *err)
+{
+    int r = fill_place(change, disk, layer, record, err);
+    if (r < 0)
+        return r;
+    record->internal = true;
+    record->l1_table_offset = internal->l1_table_offset;
+    record->date_sec = internal->date_sec;
+    record->date_nsec = internal->date_nsec;
+    record->internal_id = strdup(internal->id);
+    if (record->internal_id)
+        return 0;
+    state_frozen_done(record);
+    return error_set(err, ENOMEM, "out of memory");
+}

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* New overlays; see overlays.h. */
+#include "administration/overlays.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "administration/images.h"
+#include "administration/room.h"
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "catalog/discover.h"
+#include "hypervisor/image_claim.h"
+#include "hypervisor/qemu_img_copy.h"
+#include "image/qcow2_snapshot_view.h"
+
+static int out_of_memory(struct error *err)
+{
+    return error_set(err, ENOMEM, "out of memory");
+}
+
+/* ---- Where and how called ---- */
+
+/* Splits an absolute path; the directory is opened, and has to be one that images are read from. */
+static int open_directory(const struct change *change, struct overlay *overlay, const char *path,
+                          struct error *err)
+{
+    const char *slash = strrchr(path, '/');
+    overlay->directory_path = strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    if (!overlay->directory_path)
+        return out_of_memory(err);
+    overlay->directory = open(overlay->directory_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (overlay->directory < 0)
+        return error_set(err, errno, "%s: %m", overlay->directory_path);
+    struct stat stat, root;
+    if (fstat(overlay->directory, &stat) < 0)
+        return error_set(err, errno, "%s: %m", overlay->directory_path);
+    for (const char *const *at = locate_roots(change->administration->options.locate); *at; at++) {
+        size_t length = strlen(*at);
+        char real[PATH_MAX];
+        if (!realpath(overlay->directory_path, real))
+            return error_set(err, errno, "%s: %m", overlay->directory_path);
+        if (strncmp(real, *at, length) == 0 && (real[length] == '/' || !real[length]))
+            return 0;
+        if (lstat(*at, &root) == 0 && root.st_dev == stat.st_dev && root.st_ino == stat.st_ino)
+            return 0;
+    }
+    return error_set(
+        err, EPERM,
+        "a new overlay in %s could not be read again: that is neither in the source nor allowed; "
+        "mount with -o allow=%s",
+        overlay->directory_path, overlay->directory_path);
+}
+
+static int choose_name(struct overlays *overlays, const struct change *change, struct overlay *overlay,
+                       const char *snapshot, struct error *err)
+{
+    cleanup_free const char **taken = calloc(overlays->count + 1, sizeof *taken);
+    size_t count = 0;
+    if (!taken)
+        return out_of_memory(err);
+    for (size_t i = 0; i < overlays->count; i++)
+        if (strcmp(overlays->list[i].directory_path, overlay->directory_path) == 0)
+            taken[count++] = overlays->list[i].final;
+    const char *slash = strrchr(overlay->below->path, '/');
+    return overlay_name_choose(overlay->directory, slash ? slash + 1 : overlay->below->path, snapshot,
+                               change->operation, taken, count, overlay->final, err);
+}
+
+static int take_path(struct overlay *overlay, const struct overlay_place *place, struct error *err)
+{
+    const char *name = strrchr(place->path, '/') + 1;
+    struct stat stat;
+    if (!*name || strlen(name) >= sizeof overlay->final)
+        return error_set(err, *name ? ENAMETOOLONG : EINVAL, "%s: no name for a file", place->path);
+    strcpy(overlay->final, name);
+    bool is_there = fstatat(overlay->directory, name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
+    if (is_there && !place->reuse)
+        return error_set(err, EEXIST, "%s is there already; reuse-external uses such a file as it is",
+                         place->path);
+    return 0;
+}
+
+/* ---- A file that is there ---- */
+
+static void info_drop(const struct image_info **info)
+{
+    image_info_unref(*info);
+}
+
+/* Is what it says to stand on the very file that is frozen, in that format? */
+static int check_backing(const struct change *change, const struct overlay *overlay, const char *path,
+                         const struct image_info *info, struct error *err)
+{
+    cleanup(image_reference_done) struct image_reference reference = {0};
+    struct stat said, below;
+    if (!info->backing_name)
+        return error_set(err, EINVAL,
+                         "%s can't be reused: it has no backing file; it has to be an overlay on %s", path,
+                         overlay->below->path);
+    int r = locate_reference(change->administration->options.locate, path, info->backing_name,
+                             info->backing_format, &reference, err);
+    if (r < 0)
+        return r;
+    if (reference.network || stat(reference.path, &said) < 0 || fstat(overlay->below_fd, &below) < 0 ||
+        said.st_dev != below.st_dev || said.st_ino != below.st_ino)
+        return error_set(err, EINVAL, "%s can't be reused: it lies on %s and not on %s", path, reference.path,
+                         overlay->below->path);
+    if (reference.format != overlay->below->format)
+        return error_set(err, EINVAL, "%s can't be reused: it says that %s is %s, which is %s", path,
+                         overlay->below->path, image_format_name(reference.format),
+                         image_format_name(overlay->below->format));
+    return 0;
+}
+
+static int check_reused(const struct change *change, struct overlay *overlay, const char *path,
+                        struct error *err)
+{
+    int r = locate_open(change->administration->options.locate, NULL, path, &overlay->reused_fd, err);
+    if (r < 0)
+        return r;
+    cleanup(info_drop) const struct image_info *info = NULL;
+    r = image_read_info(overlay->reused_fd, path, &info, err);
+    if (r < 0)
+        return error_set(err, EINVAL, "%s can't be reused: it is no sound qcow2 image", path);
+    if (info->size < overlay->below->size)
+        return error_set(err, EINVAL, "%s can't be reused: its disk has %llu bytes, and %s has %llu", path,
+                         (unsigned long long)info->size, overlay->below->path,
+                         (unsigned long long)overlay->below->size);
+    if (info->snapshot_count)
+        return error_set(err, EINVAL, "%s can't be reused: it holds internal snapshots", path);
+    return check_backing(change, overlay, path, info, err);
+}
+
+/* ---- Adding ---- */
+
+static int fill(struct overlays *overlays, struct change *change, struct overlay *overlay,
+                const struct overlay_place *place, struct error *err)
+{
+    int r = image_open(change, overlay->below, &overlay->below_fd, err);
+    if (r == 0)
+        r = image_claim_take(overlay->below->path, overlay->below_fd, &overlay->claim, err);
+    if (r == 0)
+        r = open_directory(change, overlay, place->path ? place->path : overlay->below->path, err);
+    if (r == 0)
+        r = place->path ? take_path(overlay, place, err)
+                        : choose_name(overlays, change, overlay, place->snapshot, err);
+    if (r < 0)
+        return r;
+    cleanup_free char *path = NULL;
+    if (asprintf(&path, "%s/%s", overlay->directory_path, overlay->final) < 0)
+        return path = NULL, out_of_memory(err);
+    overlay->is_reused = place->reuse && place->path;
+    if (overlay->is_reused)
+        r = check_reused(change, overlay, path, err);
+    return r < 0 ? r
+                 : change_add_layer(change, overlay->layer, path_in_store(change_source(change), path),
+                                    !overlay->is_reused, err);
+}
+
+int overlays_add(struct overlays *overlays, struct change *change, const struct layer *below, unsigned disk,
+                 uint64_t id, const struct overlay_place *place, struct error *err)
+{
+    struct overlay *grown = realloc(overlays->list, (overlays->count + 1) * sizeof *grown);
+    if (!grown)
+        return out_of_memory(err);
+    overlays->list = grown;
+    struct overlay *overlay = &grown[overlays->count];
+    *overlay = (struct overlay){.below = below,
+                                .layer = id,
+                                .disk = disk,
+                                .below_fd = -1,
+                                .claim = -1,
+                                .directory = -1,
+                                .reused_fd = -1};
+    overlay->is_copy = place->copy;
+    overlay->internal = place->internal;
+    overlay_name_temporary(change->operation, overlays->count, overlay->temporary);
+    int r = fill(overlays, change, overlay, place, err);
+    overlays->count++; /* also where it failed: something is open */
+    return r;
+}
+
+/* ---- Making ---- */
+
+static int reserve(struct overlay_file *file, struct error *err)
+{
+    struct stat stat;
+    int r = overlay_file_reserve(file->directory, file->temporary_name, file->below, file->final_name,
+                                 &file->fd, err);
+    if (r == 0 && fstat(file->fd, &stat) < 0)
+        r = error_set(err, errno, "%s: %m", file->final_name);
+    if (r < 0)
+        return r;
+    file->device = stat.st_dev;
+    file->inode = stat.st_ino;
+    return 0;
+}
+
+/* Overlays come first in the list of files, all made by one daemon; then the copies. */
+static int make_files(struct overlays *overlays, struct error *err)
+{
+    size_t whole = overlays->file_count - overlays->copy_count;
+    int r = whole ? overlay_files_make(overlays->files, whole, IMAGE_TIMEOUT_MS, err) : 0;
+    overlays->is_made = r == 0;
+    for (size_t i = whole; r == 0 && i < overlays->file_count; i++)
+        r = reserve(&overlays->files[i], err);
+    return r;
+}
+
+static void add_file(struct overlays *overlays, const struct overlay *overlay, uint64_t size)
+{
+    overlays->files[overlays->file_count++] = (struct overlay_file){
+        .directory = overlay->directory,
+        .temporary_name = overlay->temporary,
+        .final_name = overlay->final,
+        .below = overlay->below_fd,
+        .backing_name = overlay->below->path,
+        .backing_format = image_format_name(overlay->below->format),
+        .size_bytes = size,
+        .fd = -1,
+    };
+}
+
+int overlays_make(struct overlays *overlays, struct error *err)
+{
+    overlays->files = calloc(overlays->count + 1, sizeof *overlays->files);
+    if (!overlays->files)
+        return out_of_memory(err);
+    for (size_t i = 0; i < overlays->count; i++) {
+        const struct overlay *overlay = &overlays->list[i];
+        uint64_t size;
+        if (!align_up_checked(overlay->below->size, 512, &size))
+            return error_set(err, EINVAL, "%s is too long", overlay->below->path);
+        if (!overlay->is_reused && !overlay->is_copy)
+            add_file(overlays, overlay, size);
+    }
+    for (size_t i = 0; i < overlays->count; i++)
+        if (overlays->list[i].is_copy) {
+            add_file(overlays, &overlays->list[i], 0);
+            overlays->copy_count++;
+        }
+    return make_files(overlays, err);
+}
+
+static struct overlay_file *file_of(const struct overlays *overlays, const struct overlay *overlay)
+{
+    for (size_t i = 0; i < overlays->file_count; i++)
+        if (overlays->files[i].temporary_name == overlay->temporary)
+            return &overlays->files[i];
+    return NULL;
+}
+
+void overlays_note(const struct overlays *overlays, struct undo_list *list)
+{
+    for (size_t i = 0; i < overlays->count; i++) {
+        const struct overlay *overlay = &overlays->list[i];
+        const struct overlay_file *file = file_of(overlays, overlay);
+        if (file)
+            undo_add_file(list, overlay->directory_path, overlay->temporary, overlay->final, file->device,
+                          file->inode);
+    }
+}
+
+/* ---- Copies ---- */
+
+static bool copy_progress(void *opaque, unsigned percent)
+{
+    return work_progress(opaque, percent, 100);
+}
+
+static void close_all(int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+static uint64_t bytes_of(int fd)
+{
+    struct stat stat;
+    return fstat(fd, &stat) == 0 ? (uint64_t)stat.st_blocks * 512 : 0;
+}
+
+static int copy_one(struct overlays *overlays, struct change *change, const struct overlay *overlay,
+                    struct work_watch *watch, struct error *err)
+{
+    size_t count = 0;
+    for (const struct layer *layer = overlay->below; layer; layer = layer->backing)
+        count++;
+    cleanup_free struct stopped_image *images = calloc(count, sizeof *images);
+    cleanup_free int *fds = calloc(count, sizeof *fds);
+    if (!images || !fds)
+        return out_of_memory(err);
+    uint64_t bytes = 0;
+    size_t at = 0;
+    int r = 0;
+    memset(fds, 0xff, count * sizeof *fds);
+    for (const struct layer *layer = overlay->below; r == 0 && layer; layer = layer->backing, at++) {
+        r = image_open(change, layer, &fds[at], err);
+        images[at] = (struct stopped_image){.name = layer->path,
+                                            .fd = fds[at],
+                                            .format = layer->format,
+                                            .backing = layer->backing ? (int)at + 1 : -1,
+                                            .data_fd = -1};
+        bytes += r == 0 ? bytes_of(fds[at]) : 0;
+    }
+    const struct overlay_file *file = file_of(overlays, overlay);
+    if (r == 0)
+        r = room_for_bytes(file->fd, overlay->directory_path, bytes, err);
+    cleanup_close int view = -1;
+    if (r == 0 && overlay->internal)
+        r = qcow2_snapshot_view_open(fds[0], overlay->internal, &view, err);
+    const struct qemu_img_copy copy = {.images = images,
+                                       .count = count,
+                                       .view = view,
+                                       .target_name = overlay->final,
+                                       .target_fd = file->fd,
+                                       .target_format = IMAGE_FORMAT_QCOW2,
+                                       .progress = copy_progress,
+                                       .opaque = watch};
+    if (r == 0)
+        r = qemu_img_copy(&copy, err);
+    close_all(fds, count);
+    return r == -ECANCELED ? error_set(err, EINTR, "it was cancelled, and everything was undone") : r;
+}
+
+int overlays_copy(struct overlays *overlays, struct change *change, struct error *err)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < overlays->count; i++) {
+        if (!overlays->list[i].is_copy)
+            continue;
+        struct work_watch watch = {.administration = change->administration,
+                                   .work = change->work,
+                                   .from = (unsigned)(done * 100 / overlays->copy_count),
+                                   .to = (unsigned)((done + 1) * 100 / overlays->copy_count)};
+        int r = copy_one(overlays, change, &overlays->list[i], &watch, err);
+        if (r < 0)
+            return r;
+        done++;
+    }
+    return 0;
+}
+
+int overlays_publish(struct overlays *overlays, struct error *err)
+{
+    return overlays->file_count ? overlay_files_publish(overlays->files, overlays->file_count, err) : 0;
+}
+
+int overlay_fd(const struct overlays *overlays, const struct overlay *overlay)
+{
+    const struct overlay_file *file = file_of(overlays, overlay);
+    return file ? file->fd : overlay->reused_fd;
+}
+
+void overlays_done(struct overlays *overlays)
+{
+    for (size_t i = 0; overlays->is_made && i < overlays->file_count; i++) {
+        const struct overlay_file *file = &overlays->files[i];
+        unlinkat(file->directory, file->temporary_name, 0); /* it is there only if it was never published */
+    }
+    overlay_files_close(overlays->files, overlays->file_count);
+    for (size_t i = 0; i < overlays->count; i++) {
+        struct overlay *overlay = &overlays->list[i];
+        int *const fds[] = {&overlay->below_fd, &overlay->claim, &overlay->directory, &overlay->reused_fd};
+        for (size_t j = 0; j < sizeof fds / sizeof *fds; j++)
+            if (*fds[j] >= 0)
+                close(*fds[j]);
+        free(overlay->directory_path);
+    }
+    free(overlays->list);
+    free(overlays->files);
+    *overlays = (struct overlays){0};
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The states of the domains that know the files of a step that gives space back. They are held from
+ * reclaim_states_begin to reclaim_states_done. Inside of reclaim_work.h.
+ */
+#pragma once
+
+#include "administration/inside.h"
+#include "administration/world.h"
+#include "store/store.h"
+
+struct reclaim_states {
+    struct administration *administration;
+    struct state_domain **states;
+    uint64_t *held;
+    size_t count, held_count;
+};
+
+/* Holds the domains and looks at them. Errors: as catalog_refresh. */
+int reclaim_states_begin(struct reclaim_states *states, const uint64_t *domains, size_t count,
+                         struct error *err);
+void reclaim_states_done(struct reclaim_states *states);
+
+/* Notes, durably, that the file is about to be written to, where it is frozen. */
+int reclaim_states_touch(struct reclaim_states *states, const char *path, struct error *err);
+
+/* The file has been written to, and is frozen as it is now. */
+int reclaim_states_settle(struct reclaim_states *states, const struct world *world, const char *path,
+                          struct error *err);
+
+/* What was `layer` is `into` from now on, which is as it is now; `layer` itself stays known until it is
+ * unlinked. */
+int reclaim_states_repoint(struct reclaim_states *states, const struct world *world, const char *layer,
+                           const char *into, struct error *err);
+
+/* The file is gone; an internal snapshot is gone. */
+void reclaim_states_forget(struct reclaim_states *states, const char *path);
+void reclaim_states_forget_internal(struct reclaim_states *states, const char *path,
+                                    const struct internal_snapshot *internal);
+
+/* Saves and shows all of them. A domain of which nothing is left to administer is administered no more. */
+int reclaim_states_save(struct reclaim_states *states, struct error *err);
+
+/* Are all domains known well enough to tell who needs what? */
+bool reclaim_is_complete(struct administration *administration, const struct catalog *catalog);

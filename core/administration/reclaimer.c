@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* The thread that gives space back; see reclaimer.h. */
+#include "administration/reclaimer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "administration/lane.h"
+#include "administration/reclaim_states.h"
+#include "administration/reclaim_work.h"
+#include "administration/world.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+
+/* What must wait is tried again after so long; the more often in vain, the longer. */
+#define RETRY_FIRST_MS 500
+#define RETRY_MAX_MS   60000
+
+#define WAITING_MAX 1000
+
+/* A task that must wait, or runs, as jobs/ shows it. */
+struct entry {
+    struct reclaim_task task;
+    struct work work;
+};
+
+struct reclaimer {
+    struct administration *administration;
+    pthread_t thread;
+    pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
+    pthread_cond_t changed;
+    bool is_woken, is_stopping;
+    struct entry *running;  /* NULL: nothing */
+    struct entry **waiting; /* protected by the administration's lock */
+    size_t waiting_count;
+};
+
+/* ---- Tasks ---- */
+
+static bool knows(const struct domain *domain, const char *path)
+{
+    for (size_t i = 0; path && i < domain->layer_count; i++)
+        if (strcmp(domain->layers[i]->path, path) == 0)
+            return true;
+    return false;
+}
+
+static int take_task(const struct catalog *catalog, const struct world *world,
+                     const struct reclaim_step *step, struct reclaim_task *task)
+{
+    const struct world_file *layer = world_find_file(world, step->layer);
+    const struct world_file *into = step->into ? world_find_file(world, step->into) : NULL;
+    const struct world_internal *internal =
+        step->internal ? world_find_internal(world, step->internal) : NULL;
+    struct reclaim_task made = {.kind = step->kind};
+    made.layer = layer ? strdup(layer->layer->path) : NULL;
+    made.into = into ? strdup(into->layer->path) : NULL;
+    made.internal = internal ? internal_snapshot_copy(internal->internal) : NULL;
+    made.domains = calloc(catalog->domain_count + 1, sizeof *made.domains);
+    if (!made.layer || (step->into && !made.into) || (step->internal && !made.internal) || !made.domains) {
+        reclaim_task_done(&made);
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < catalog->domain_count; i++)
+        if (knows(catalog->domains[i], made.layer) || knows(catalog->domains[i], made.into))
+            made.domains[made.domain_count++] = catalog->domains[i]->serial;
+    *task = made;
+    return 0;
+}
+
+static bool same_string(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_task(const struct reclaim_task *a, const struct reclaim_task *b)
+{
+    return a->kind == b->kind && same_string(a->layer, b->layer) && same_string(a->into, b->into) &&
+           same_string(a->internal ? a->internal->id : NULL, b->internal ? b->internal->id : NULL);
+}
+
+static void entry_free(struct entry *entry)
+{
+    if (entry)
+        reclaim_task_done(&entry->task);
+    free(entry);
+}
+
+/* ---- Choosing ---- */
+
+struct choice {
+    const struct reclaimer *reclaimer;
+    const struct catalog *catalog;
+    const struct world *world;
+    struct reclaim_task task;
+    bool failed;
+};
+
+/* Takes the first step that has not had to wait in this round. */
+static bool choose(void *opaque, const struct reclaim_step *step)
+{
+    struct choice *choice = opaque;
+    struct reclaim_task task;
+    if (take_task(choice->catalog, choice->world, step, &task) < 0) {
+        choice->failed = true;
+        return true;
+    }
+    for (size_t i = 0; i < choice->reclaimer->waiting_count; i++)
+        if (same_task(&choice->reclaimer->waiting[i]->task, &task)) {
+            reclaim_task_done(&task);
+            return false;
+        }
+    choice->task = task;
+    return true;
+}
+
+static bool is_open(void *opaque, uint64_t snapshot)
+{
+    const struct administration_options *options = opaque;
+    return options->is_open && options->is_open(options->opaque, snapshot);
+}
+
+/* Is there anything that could be given back at all? A mount without administered domains does not plan. */
+static bool is_worth_a_look(const struct catalog *catalog)
+{
+    for (size_t i = 0; i < catalog->domain_count; i++)
+        if (catalog->domains[i]->is_administered)
+            return true;
+    return false;
+}
+
+/* The next task; NULL: there is none now. */
+static struct entry *next_entry(struct reclaimer *reclaimer)
+{
+    struct administration *administration = reclaimer->administration;
+    struct catalog *catalog = catalog_service_get(administration->catalog);
+    cleanup(world_done) struct world world = {0};
+    struct choice choice = {.reclaimer = reclaimer, .catalog = catalog, .world = &world};
+    struct reclaim_step step = {0};
+    struct error why;
+    struct entry *entry = NULL;
+    if (is_worth_a_look(catalog) && world_make(catalog->domains, catalog->domain_count, is_open,
+                                               &administration->options, &world, &why) == 0) {
+        struct reclaim_world plan = {.trees = world.trees,
+                                     .tree_count = world.count,
+                                     .layers = &world.layers,
+                                     .is_complete = reclaim_is_complete(administration, catalog)};
+        if (reclaim_next(&plan, choose, &choice, &step) == 0 && step.kind != RECLAIM_NOTHING &&
+            !choice.failed)
+            entry = calloc(1, sizeof *entry);
+    }
+    catalog_put(catalog);
+    if (!entry) {
+        reclaim_task_done(&choice.task);
+        return NULL;
+    }
+    entry->task = choice.task;
+    entry->work.job = (struct job){.number = administration_number(administration),
+                                   .domain = entry->task.domain_count ? entry->task.domains[0] : 0,
+                                   .status = JOB_RUNNING};
+    reclaim_task_tell(&entry->task, entry->work.job.what, sizeof entry->work.job.what);
+    return entry;
+}
+
+/* ---- Waiting tasks ---- */
+
+static void keep_waiting(struct reclaimer *reclaimer, struct entry *entry, const struct error *why)
+{
+    struct administration *administration = reclaimer->administration;
+    pthread_mutex_lock(&administration->lock);
+    struct entry **grown =
+        reclaimer->waiting_count < WAITING_MAX
+            ? realloc(reclaimer->waiting, (reclaimer->waiting_count + 1) * sizeof(struct entry *))
+            : NULL;
+    if (grown) {
+        reclaimer->waiting = grown;
+        grown[reclaimer->waiting_count++] = entry;
+        entry->work.job.status = JOB_WAITING;
+        snprintf(entry->work.job.reason, sizeof entry->work.job.reason, "%s", why->text);
+    }
+    pthread_mutex_unlock(&administration->lock);
+    if (!grown)
+        entry_free(entry);
+}
+
+static void forget_waiting(struct reclaimer *reclaimer)
+{
+    struct administration *administration = reclaimer->administration;
+    pthread_mutex_lock(&administration->lock);
+    struct entry **waiting = reclaimer->waiting;
+    size_t count = reclaimer->waiting_count;
+    reclaimer->waiting = NULL;
+    reclaimer->waiting_count = 0;
+    pthread_mutex_unlock(&administration->lock);
+    for (size_t i = 0; i < count; i++)
+        entry_free(waiting[i]);
+    free(waiting);
+}
+
+void reclaimer_each_job_locked(struct reclaimer *reclaimer, void (*add)(void *opaque, struct work *work),
+                               void *opaque)
+{
+    for (size_t i = 0; reclaimer && i < reclaimer->waiting_count; i++)
+        add(opaque, &reclaimer->waiting[i]->work);
+}
+
+/* ---- Doing ---- */
+
+static void tell_jobs(const struct reclaimer *reclaimer, const struct reclaim_task *task)
+{
+    const struct administration_options *options = &reclaimer->administration->options;
+    for (size_t i = 0; options->jobs_changed && i < task->domain_count; i++)
+        options->jobs_changed(options->opaque, task->domains[i]);
+}
+
+static void set_running(struct reclaimer *reclaimer, struct entry *entry)
+{
+    struct administration *administration = reclaimer->administration;
+    pthread_mutex_lock(&reclaimer->lock);
+    reclaimer->running = entry;
+    if (entry && reclaimer->is_stopping)
+        atomic_store(&entry->work.cancelled, true);
+    pthread_cond_broadcast(&reclaimer->changed);
+    pthread_mutex_unlock(&reclaimer->lock);
+    pthread_mutex_lock(&administration->lock);
+    administration->background = entry ? &entry->work : NULL;
+    pthread_mutex_unlock(&administration->lock);
+}
+
+/* True: something was done, and there may be more. */
+static bool run_one(struct reclaimer *reclaimer)
+{
+    struct administration *administration = reclaimer->administration;
+    struct entry *entry = next_entry(reclaimer);
+    struct error err = {0};
+    if (!entry)
+        return false;
+    const struct reclaim_task *task = &entry->task;
+    set_running(reclaimer, entry); /* from here on a reader, or a request, finds it */
+    int r = -EBUSY;
+    if (lanes_try_take(administration, task->domains, task->domain_count)) {
+        r = reclaim_work_do(administration, &entry->work, task, &err);
+        lanes_give_back(administration, task->domains, task->domain_count);
+    } else {
+        error_set(&err, EBUSY, "another operation on the domain comes first");
+    }
+    set_running(reclaimer, NULL);
+    if (r == 0) {
+        log_debug("%s: done", entry->work.job.what);
+        for (size_t i = 0; i < task->domain_count; i++)
+            administration_event(administration, task->domains[i], "done: %s", entry->work.job.what);
+    } else {
+        log_debug("%s: waits: %s", entry->work.job.what, err.text);
+    }
+    struct reclaim_task told = *task;
+    told.domains = calloc(task->domain_count + 1, sizeof *told.domains);
+    told.domain_count = told.domains ? task->domain_count : 0;
+    for (size_t i = 0; i < told.domain_count; i++)
+        told.domains[i] = task->domains[i];
+    if (r == 0)
+        entry_free(entry);
+    else
+        keep_waiting(reclaimer, entry, &err);
+    tell_jobs(reclaimer, &told);
+    free(told.domains);
+    return true;
+}
+
+static void wait(struct reclaimer *reclaimer, unsigned ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&reclaimer->lock);
+    while (!reclaimer->is_woken && !reclaimer->is_stopping &&
+           pthread_cond_timedwait(&reclaimer->changed, &reclaimer->lock, &until) == 0)
+        continue;
+    pthread_mutex_unlock(&reclaimer->lock);
+}
+
+static void *thread_run(void *opaque)
+{
+    struct reclaimer *reclaimer = opaque;
+    unsigned pause = RETRY_FIRST_MS;
+    for (;;) {
+        wait(reclaimer, pause);
+        pthread_mutex_lock(&reclaimer->lock);
+        bool stops = reclaimer->is_stopping;
+        if (reclaimer->is_woken)
+            pause = RETRY_FIRST_MS;
+        reclaimer->is_woken = false;
+        pthread_mutex_unlock(&reclaimer->lock);
+        if (stops)
+            return NULL;
+        forget_waiting(reclaimer);
+        bool any = false;
+        while (run_one(reclaimer)) {
+            any = true;
+            pthread_mutex_lock(&reclaimer->lock);
+            stops = reclaimer->is_stopping;
+            pthread_mutex_unlock(&reclaimer->lock);
+            if (stops)
+                return NULL;
+        }
+        if (any && reclaimer->waiting_count == 0)
+            pause = RETRY_FIRST_MS;
+        else if (pause < RETRY_MAX_MS)
+            pause *= 2;
+    }
+}
+
+/* ---- From outside ---- */
+
+int reclaimer_start(struct administration *administration, struct reclaimer **reclaimer, struct error *err)
+{
+    struct reclaimer *made = calloc(1, sizeof *made);
+    pthread_condattr_t attributes;
+    if (!made)
+        return error_set(err, ENOMEM, "out of memory");
+    made->administration = administration;
+    made->is_woken = true; /* what a predecessor did not finish */
+    pthread_mutex_init(&made->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&made->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    int code = pthread_create(&made->thread, NULL, thread_run, made);
+    if (code) {
+        pthread_cond_destroy(&made->changed);
+        pthread_mutex_destroy(&made->lock);
+        free(made);
+        return error_set(err, code, "starting a thread: %s", strerror(code));
+    }
+    *reclaimer = made;
+    return 0;
+}
+
+void reclaimer_stop(struct reclaimer *reclaimer)
+{
+    if (!reclaimer)
+        return;
+    pthread_mutex_lock(&reclaimer->lock);
+    reclaimer->is_stopping = true;
+    if (reclaimer->running)
+        atomic_store(&reclaimer->running->work.cancelled, true);
+    pthread_cond_broadcast(&reclaimer->changed);
+    pthread_mutex_unlock(&reclaimer->lock);
+    pthread_join(reclaimer->thread, NULL);
+    forget_waiting(reclaimer);
+    pthread_cond_destroy(&reclaimer->changed);
+    pthread_mutex_destroy(&reclaimer->lock);
+    free(reclaimer);
+}
+
+void reclaimer_wake(struct reclaimer *reclaimer)
+{
+    if (!reclaimer)
+        return;
+    pthread_mutex_lock(&reclaimer->lock);
+    reclaimer->is_woken = true;
+    pthread_cond_broadcast(&reclaimer->changed);
+    pthread_mutex_unlock(&reclaimer->lock);
+}
+
+void reclaimer_make_way(struct reclaimer *reclaimer, uint64_t domain)
+{
+    if (!reclaimer)
+        return;
+    pthread_mutex_lock(&reclaimer->lock);
+    const struct entry *running = reclaimer->running;
+    for (size_t i = 0; running && i < running->task.domain_count; i++)
+        if (running->task.domains[i] == domain) {
+            atomic_store(&reclaimer->running->work.cancelled, true);
+            reclaimer->is_woken = true; /* and goes on afterwards */
+        }
+    pthread_mutex_unlock(&reclaimer->lock);
+}
+
+static bool passes(const struct frozen *frozen, const char *path)
+{
+    for (const struct layer *layer = frozen->layer; path && layer; layer = layer->backing)
+        if (strcmp(layer->path, path) == 0)
+            return true;
+    return false;
+}
+
+void reclaimer_make_way_for_reader(struct reclaimer *reclaimer, const struct frozen *frozen)
+{
+    if (!reclaimer)
+        return;
+    pthread_mutex_lock(&reclaimer->lock);
+    while (reclaimer->running && (passes(frozen, reclaimer->running->task.layer) ||
+                                  passes(frozen, reclaimer->running->task.into))) {
+        atomic_store(&reclaimer->running->work.cancelled, true);
+        reclaimer->is_woken = true;
+        pthread_cond_wait(&reclaimer->changed, &reclaimer->lock);
+    }
+    pthread_mutex_unlock(&reclaimer->lock);
+}

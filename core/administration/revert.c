@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Going back to a snapshot, of an inactive domain. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "administration/change.h"
+#include "administration/reclaimer.h"
+#include "administration/reversion.h"
+#include "base/cleanup.h"
+#include "base/text.h"
+#include "catalog/catalog_hold.h"
+#include "operation/tree_change.h"
+
+struct going_back {
+    struct change change;
+    struct tree_reversion plan;
+    struct reversion reversion;
+};
+
+static void going_back_done(struct going_back *going)
+{
+    change_end(&going->change);
+    reversion_done(&going->reversion);
+    tree_reversion_done(&going->plan);
+}
+
+static int check_state(const struct snapshot *snapshot, const struct revert_command *command,
+                       struct error *err)
+{
+    static const char way_out[] = "write shutoff to bring back its disks alone";
+    if (command->state == REVERT_RUNNING || command->state == REVERT_PAUSED)
+        return error_set(err, EOPNOTSUPP, "this version starts no domains; %s", way_out);
+    if (command->state == REVERT_AS_SAVED &&
+        (snapshot->state == SNAPSHOT_STATE_RUNNING || snapshot->state == SNAPSHOT_STATE_PAUSED))
+        return error_set(err, EOPNOTSUPP,
+                         "snapshot %s is of a domain that ran, and this version starts none; %s",
+                         snapshot->name, way_out);
+    return 0;
+}
+
+/* Which disks the snapshot left out, and stayed as they were. */
+static void tell_kept(const struct going_back *going, const struct snapshot *snapshot, struct text *text)
+{
+    const struct domain *domain = going->change.domain;
+    text_printf(text, "reverted to snapshot %s", snapshot->name);
+    const char *separator = "; kept as they are: ";
+    for (size_t i = 0; i < going->plan.count; i++) {
+        if (going->plan.disks[i].how != REVERT_KEPT)
+            continue;
+        for (size_t j = 0; j < domain->disk_count; j++)
+            if (domain->disks[j].position == going->plan.disks[i].disk)
+                text_printf(text, "%s%s", separator, domain->disks[j].target);
+        separator = ", ";
+    }
+}
+
+static int go_back(struct administration *administration, struct work *work, struct outcome *outcome,
+                   struct error *err)
+{
+    cleanup(going_back_done) struct going_back going = {0};
+    struct change *change = &going.change;
+    const struct request *request = work->request;
+    const struct snapshot *snapshot = NULL;
+    const struct revert_circumstances circumstances = {.force = request->revert.force,
+                                                       .left_out_may_have_changed = true};
+    int r = change_begin(administration, work, request->domain, change, err);
+    if (r == 0)
+        r = change_find(change, request->snapshot, &snapshot, err);
+    if (r == 0)
+        r = check_state(snapshot, &request->revert, err);
+    if (r == 0 && request->revert.state == REVERT_SHUTOFF)
+        tree_find(change->tree, request->snapshot)->has_memory = false; /* it is not brought back */
+    if (r == 0)
+        r = tree_revert(change->tree, &change->world.layers, request->snapshot, &circumstances, &going.plan,
+                        err);
+    if (r == 0)
+        r = reversion_make(&going.reversion, change, &going.plan, snapshot->name, "revert", err);
+    if (r == 0)
+        r = change_follow_tree(change, err);
+    if (r == 0)
+        r = change_commit(change, err);
+    if (r < 0)
+        return r;
+    struct text text = {0};
+    tell_kept(&going, snapshot, &text);
+    administration_event(administration, request->domain, "%s", text.failed ? "reverted" : text.data);
+    outcome->text = text_steal(&text);
+    return 0;
+}
+
+/* ---- With a guard: a snapshot of the present first ---- */
+
+static int make_guard(struct administration *administration, struct work *work, uint64_t *serial,
+                      struct error *err)
+{
+    struct request request = {.kind = REQUEST_CREATE, .domain = work->request->domain, .use_defaults = true};
+    struct request *asked = work->request;
+    struct outcome outcome = {0};
+    time_t now = time(NULL);
+    struct tm utc;
+    char name[64];
+    gmtime_r(&now, &utc);
+    strftime(name, sizeof name, "guard-%Y-%m-%dT%H-%M-%SZ", &utc);
+    request.create.name = strdup(name);
+    if (!request.create.name)
+        return error_set(err, ENOMEM, "out of memory");
+    work->request = &request;
+    int r = carry_out_create(administration, work, &outcome, err);
+    work->request = asked;
+    work->is_committed = false; /* the revert can still be undone, and this one with it */
+    create_command_done(&request.create);
+    free(outcome.text);
+    *serial = outcome.serial;
+    return r < 0 ? (error_prefix(err, "the guard could not be taken"), r) : 0;
+}
+
+static void drop_guard(struct administration *administration, struct work *work, uint64_t serial)
+{
+    struct request request = {.kind = REQUEST_DELETE, .domain = work->request->domain, .snapshot = serial};
+    struct work dropping = {.request = &request};
+    struct outcome outcome = {0};
+    carry_out_delete(administration, &dropping, &outcome, &(struct error){0});
+    free(outcome.text);
+}
+
+int carry_out_revert(struct administration *administration, struct work *work, struct outcome *outcome,
+                     struct error *err)
+{
+    uint64_t guard = 0;
+    if (work->request->revert.guard) {
+        int r = make_guard(administration, work, &guard, err);
+        if (r < 0)
+            return r;
+    }
+    int r = go_back(administration, work, outcome, err);
+    if (r < 0 && guard)
+        drop_guard(administration, work, guard);
+    reclaimer_wake(administration->reclaimer);
+    return r;
+}

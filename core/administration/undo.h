@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * What a change does to files, written down in the journal before it is done, so that it can be undone when
+ * it fails or its process is killed: each kind of trace is a step there, and the undoing of each can be
+ * repeated and does nothing where there is no trace.
+ *
+ * The first step, "commit", names the domain whose state file tells whether it has happened: it has if that
+ * state is this operation's.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "administration/inside.h"
+#include "store/journal.h"
+
+struct change;
+
+/* A list that grows; all strings are copied. Where memory runs out, undo_begin tells. */
+struct undo_list {
+    struct journal_step *steps;
+    size_t count;
+    bool failed;
+};
+
+/* A file that was made under the temporary name and gets the final one (absolute path). */
+void undo_add_file(struct undo_list *list, const char *directory, const char *temporary_name,
+                   const char *final_name, dev_t device, ino_t inode);
+
+/* An internal snapshot that the image at the absolute path gets, and did not have. */
+void undo_add_internal(struct undo_list *list, const char *path, const char *format, const char *tag);
+
+/* The image goes back to another internal snapshot; what it held is kept in the one of this tag. */
+void undo_add_point(struct undo_list *list, const char *path, const char *tag);
+
+/* The state of a new domain. */
+void undo_add_domain(struct undo_list *list, uint64_t domain);
+
+void undo_list_done(struct undo_list *list);
+
+/*
+ * Writes the operation `change->operation` of the change's domain into the journal; `committed_by` is the
+ * domain whose state tells. Errors: as journal_begin.
+ */
+int undo_begin(struct change *change, const char *kind, uint64_t committed_by, const struct undo_list *list,
+               struct error *err);
+
+/*
+ * Ends an operation: it has happened, or what was done is undone. NULL is fine. Where that can't be done it
+ * is logged, and the next start tries again; until then the domain can't be changed.
+ */
+void undo_or_finish(struct administration *administration, struct journal_operation *operation,
+                    bool is_committed);
+
+/* All operations that the journal has: settles each. For the start. */
+void undo_settle(struct administration *administration);

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Undoing what was done inside an image file; both can be repeated. Inside of undo.h. */
+#pragma once
+
+#include "base/error.h"
+
+/* Takes the internal snapshot of this tag out of the image, if it is there. Errors: as stopped_images_begin
+ * and block_snapshot_delete. */
+int undo_image_internal(const char *path, const char *format, const char *tag, struct error *err);
+
+/*
+ * If the image has an internal snapshot of this tag: goes back to it, and takes it out. Errors: as
+ * qemu_img_apply, and as above.
+ */
+int undo_image_point(const char *path, const char *tag, struct error *err);

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See qemu_img_run.h. */
+#include "hypervisor/qemu_img_run.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/text.h"
+#include "helper/sandbox.h"
+#include "hypervisor/qmp_message.h"
+
+#define SAID_BYTES_MAX (256U << 10) /* more than a graph and a sentence about it, and 100 lines of progress  \
+                                     */
+
+enum outcome { ENDED, CANCELED, TIMED_OUT };
+
+/* What it said that was no progress, and how far it has come. */
+struct listener {
+    struct text said;
+    unsigned percent;
+};
+
+/*
+ * Progress is "    (12.34/100%)", each over the last by a carriage return. It comes whole: it is one write of
+ * a few bytes to a pipe.
+ */
+static void listen_to(struct listener *listener, const struct helper_process *process)
+{
+    char buffer[4096];
+    for (;;) {
+        sandbox_stderr(process, buffer, sizeof buffer);
+        if (!*buffer)
+            return;
+        for (char *rest = buffer, *part; (part = strsep(&rest, "\r"));) {
+            const char *number = part + strspn(part, " ");
+            if (*number == '(' && strstr(number, "/100%)"))
+                listener->percent = (unsigned)strtoul(number + 1, NULL, 10);
+            else if (listener->said.length < SAID_BYTES_MAX)
+                text_append_string(&listener->said, part);
+        }
+    }
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static enum outcome await_end(const struct qemu_img_run *run, const struct helper_process *process,
+                              struct listener *listener)
+{
+    int64_t deadline = run->timeout_ms < 0 ? INT64_MAX : now_ms() + run->timeout_ms;
+    struct pollfd poll_fd = {.fd = process->pidfd, .events = POLLIN};
+    for (;;) {
+        int64_t left = deadline - now_ms();
+        int wait_ms = left < 0 ? 0 : left < QEMU_IMG_LOOK_MS ? (int)left : QEMU_IMG_LOOK_MS;
+        bool has_ended = poll(&poll_fd, 1, wait_ms) > 0;
+        listen_to(listener, process);
+        if (has_ended)
+            return ENDED;
+        if (left <= 0)
+            return TIMED_OUT;
+        if (run->progress && !run->progress(run->opaque, listener->percent))
+            return CANCELED;
+    }
+}
+
+static void replace(struct text *text, const struct qemu_img_word *word)
+{
+    const char *from = text->data ? text->data : "", *found;
+    if (!*word->from || !strstr(from, word->from))
+        return;
+    struct text made = {0};
+    while ((found = strstr(from, word->from))) {
+        text_append(&made, from, (size_t)(found - from));
+        text_append_string(&made, word->to);
+        from = found + strlen(word->from);
+    }
+    text_append_string(&made, from);
+    text_done(text);
+    *text = made;
+}
+
+static int judge(const struct qemu_img_run *run, const struct helper_process *process, struct text *said,
+                 struct error *err)
+{
+    siginfo_t status = {0};
+    if (waitid(P_PID, (id_t)process->pid, &status, WEXITED | WNOHANG | WNOWAIT) < 0 || status.si_pid == 0)
+        return error_set(err, EIO, "%s: how qemu-img ended is not known", run->name);
+    if (status.si_code == CLD_EXITED && status.si_status == 0)
+        return 0;
+    if (status.si_code != CLD_EXITED)
+        return error_set(err, EIO, "%s: qemu-img was ended by signal %d", run->name, status.si_status);
+    for (size_t i = 0; i < run->word_count; i++)
+        replace(said, &run->words[i]);
+    char clean[ERROR_TEXT_MAX / 2];
+    qmp_clean_text(said->failed || !said->data ? "" : said->data, clean, sizeof clean);
+    return error_set(err, qmp_errno(NULL, clean), "%s: %s", run->name, *clean ? clean : "qemu-img failed");
+}
+
+int qemu_img_run(const struct qemu_img_run *run, struct error *err)
+{
+    const struct sandbox_spec spec = {.argv = run->argv,
+                                      .write_paths = run->write_paths,
+                                      .pass_fds = run->pass_fds,
+                                      .pass_fd_count = run->pass_fd_count,
+                                      .take_stdout = run->progress != NULL,
+                                      .memory_bytes = run->memory_bytes};
+    struct helper_process process;
+    int rc = sandbox_start(&spec, &process, err);
+    if (rc < 0)
+        return rc;
+    struct listener listener = {0};
+    switch (await_end(run, &process, &listener)) {
+    case ENDED:
+        rc = judge(run, &process, &listener.said, err);
+        break;
+    case CANCELED:
+        rc = error_set(err, ECANCELED, "%s: cancelled", run->name);
+        break;
+    case TIMED_OUT:
+        rc = error_set(err, ETIMEDOUT, "%s: qemu-img did not end within %d ms and was killed", run->name,
+                       run->timeout_ms);
+        break;
+    }
+    text_done(&listener.said);
+    sandbox_end(&process, 0);
+    return rc;
+}

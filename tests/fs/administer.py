@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What tests of administration do with a mounted domain: commands, their refusals, waiting, and looking at every byte."""
+
+import contextlib
+import errno
+import json
+import os
+import subprocess
+import tempfile
+
+from checks import fails_with
+from mounted import run, wait_for
+
+FINISHED = ("done", "failed")
+LOCK_WORDS = ("lock", "in use")
+
+
+def errno_name(code):
+    """As the documents call it: Linux has one number for two names here."""
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
+
+
+def command(mount, domain, control, text="", flags=os.O_RDWR):
+    """Writes a command to a control file of a domain; returns what reading the same open file says then."""
+    handle = os.open(mount.path(domain, control), flags)
+    try:
+        os.write(handle, os.fsencode(text) + b"\n")
+        return os.pread(handle, 1 << 16, 0).decode()
+    finally:
+        os.close(handle)
+
+
+def command_of(mount, domain, snapshot, verb, text=""):
+    """The same for a control file of a snapshot."""
+    return command(mount, domain, f"snapshots/{snapshot}/{verb}", text)
+
+
+def snapshot_path(mount, domain, name):
+    return mount.path(domain, "snapshots", name)
+
+
+def newest_error(mount, domain):
+    """The first line of last_error."""
+    return (mount.text(domain, "last_error").splitlines() or [""])[0]
+
+
+def refused(code, mount, domain, function, *arguments, words=()):
+    """The call fails with that errno (or one of them), and last_error tells of it: this process, the errno, and all of
+    `words`. Returns the line."""
+    found = fails_with(code, function, *arguments)
+    line = newest_error(mount, domain)
+    assert f"pid {os.getpid()}: " in line, f"last_error does not tell of {function.__name__}{arguments[2:]}: {line!r}"
+    assert f"({errno_name(found)})" in line, f"last_error has another errno than {errno_name(found)}: {line!r}"
+    for word in words:
+        assert word in line, f"{word!r} is not in last_error: {line!r}"
+    return line
+
+
+def command_refused(code, mount, domain, control, text="", words=()):
+    """A write to a control file is refused; the open file gives the same reason as last_error. Returns the reason."""
+    handle = os.open(mount.path(domain, control), os.O_RDWR)
+    try:
+        line = refused(code, mount, domain, os.write, handle, os.fsencode(text) + b"\n", words=words)
+        said = os.pread(handle, 1 << 16, 0).decode()
+    finally:
+        os.close(handle)
+    for word in words:
+        assert word in said, f"{word!r} is not in what {control} says: {said!r}"
+    assert len(said.strip()) > 10, f"{control} says nothing: {said!r}"
+    return line
+
+
+def jobs(mount, domain):
+    """{number: status} of what waits or runs."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError):
+        for number in os.listdir(mount.path(domain, "jobs")):
+            with contextlib.suppress(FileNotFoundError):
+                found[number] = mount.text(domain, "jobs", number, "status").strip()
+    return {number: status for number, status in found.items() if not status.startswith(FINISHED)}
+
+
+def wait_idle(mount, domain=None):
+    """Until no work is left in the background, of a domain or of all."""
+    names = [domain] if domain else [name for name in os.listdir(mount.mountpoint) if not name.startswith(".")]
+    for name in names:
+        wait_for(lambda name=name: not jobs(mount, name), f"the jobs of {name}: {jobs(mount, name)}")
+
+
+def source(mount, domain, target="vda"):
+    """(path, format) of the image that is active now."""
+    return mount.text(domain, "disks", target, "source").rstrip("\n"), mount.text(domain, "disks", target, "format").strip()
+
+
+def layers(mount, domain, target="vda"):
+    return mount.text(domain, "disks", target, "layers").splitlines()
+
+
+def run_unlocked(words, again=lambda words: words):
+    """A command on an image, repeated while background work holds the image: a merge holds its lock for a moment."""
+    told = []
+
+    def attempt():
+        result = subprocess.run(again(words), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+        told[:] = [result]
+        return result.returncode == 0 or not any(word in result.stderr for word in LOCK_WORDS)
+
+    wait_for(attempt, " ".join(words))
+    return told[0]
+
+
+def guest_write(mount, domain, target, *commands):
+    """As a guest would: qemu-io on the file that disks/TARGET/source names, looked up anew for each attempt."""
+
+    def words(_):
+        path, image_format = source(mount, domain, target)
+        arguments = []
+        for each in commands:
+            arguments += ["-c", "write -q -P " + each if each[0].isdigit() else each]
+        return ["qemu-io", "-d", "unmap", "-f", image_format, *arguments, path]
+
+    result = run_unlocked([f"a write to {domain} {target}"], words)
+    assert result.returncode == 0 and "rror" not in result.stdout, f"{commands}: {result.stdout}{result.stderr}"
+
+
+def active_bytes(mount, domain, target="vda"):
+    """What a guest would find on the disk now, as qemu-img reads it."""
+    with tempfile.NamedTemporaryFile(dir=mount.room) as file:
+
+        def words(_):
+            path, image_format = source(mount, domain, target)
+            return ["qemu-img", "convert", "-f", image_format, "-O", "raw", path, file.name]
+
+        result = run_unlocked([f"reading {domain} {target}"], words)
+        assert result.returncode == 0, result.stderr
+        with open(file.name, "rb") as raw:
+            return raw.read()
+
+
+def frozen_bytes(mount, domain, snapshot, target="vda"):
+    """Every byte of a frozen disk, none of it out of the kernel's cache."""
+    with open(mount.frozen(domain, snapshot, target), "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        data = bytearray()
+        while chunk := file.read(1 << 20):
+            data += chunk
+        return bytes(data)
+
+
+def images(directory):
+    """Paths of the files beside the store that are qcow2 images."""
+    found = []
+    for entry in os.scandir(directory):
+        if entry.is_file(follow_symlinks=False):
+            with open(entry.path, "rb") as file:
+                if file.read(4) == b"QFI\xfb":
+                    found.append(entry.path)
+    return sorted(found)
+
+
+def check_image(path, leaks_allowed=False):
+    """qemu-img check finds nothing. An image that background work takes away meanwhile is none."""
+    result = run_unlocked(["qemu-img", "check", "-f", "qcow2", path])
+    if result.returncode == 0 or not os.path.exists(path) or (leaks_allowed and result.returncode == 3):
+        return
+    raise AssertionError(f"qemu-img check {path}: status {result.returncode}: {result.stdout}{result.stderr}")
+
+
+def information(path):
+    """What qemu-img info says, as a dictionary."""
+    return json.loads(run("qemu-img", "info", "-U", "--output=json", path))
+
+
+def tags(path):
+    """Tags of the internal snapshots of an image."""
+    return [each["name"] for each in information(path).get("snapshots", [])]
+
+
+def names_beside(mount):
+    """Names of all files in the source, but the store."""
+    return sorted(name for name in os.listdir(mount.source) if name != ".vmsnapfs")

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Taking snapshots of domains that are not running: what each option means, and what is refused."""
+
+import errno
+import itertools
+import os
+import re
+import struct
+
+import administer
+import checks
+import domains
+import make
+from administer import command_refused, refused
+from checks import equal
+from domains import Unchanged, create, kinds, take
+from mounted import Mounted, run
+
+EVERY_MEMORY = ("", "memory=no")
+EVERY_ONLY = ("", "disk-only")
+
+
+def two_disks(source):
+    domains.web1(source, formats=("qcow2", "raw"))
+
+
+def test_rows_that_work():
+    """K2, inactive: disks as their default, internal, external; with and without memory=no and disk-only"""
+    rows = (
+        ("", {"vda": "internal", "vdb": "external"}),
+        ("disk=vda:internal", {"vda": "internal", "vdb": "external"}),
+        ("disk=vda:external", {"vda": "external", "vdb": "external"}),
+        ("disk=vda:external disk=vdb:external", {"vda": "external", "vdb": "external"}),
+        ("disk=vda:no", {"vdb": "external"}),
+        ("disk=vdb:no", {"vda": "internal"}),
+        ("disk=vda:internal disk=vdb:no", {"vda": "internal"}),
+        ("quiesce=require", {"vda": "internal", "vdb": "external"}),
+    )
+    for disks, wanted in rows:
+        for memory, only in itertools.product(EVERY_MEMORY, EVERY_ONLY):
+            with Mounted(two_disks) as mount:
+                words = f"one {memory} {disks} {only}"
+                create(mount, words)
+                equal(kinds(mount, "one"), wanted, words)
+                told = domains.document(mount, "one")
+                equal(told["missing"], sorted({"vda", "vdb"} - set(wanted)), words)
+                equal((told["memory_bytes"], told["state"], told["consistency"]), (None, "shutoff", "clean"), words)
+                for target, value in (("vda", 1), ("vdb", 2)):
+                    if target in wanted:
+                        equal(domains.frozen_byte(mount, "one", target=target), value, words)
+
+
+def test_rows_that_are_refused():
+    """K2, inactive: nothing to snapshot, no memory to save: EINVAL, and nothing has changed"""
+    with Mounted(two_disks) as mount, Unchanged(mount):
+        for memory, only in itertools.product(EVERY_MEMORY, EVERY_ONLY):
+            command_refused(errno.EINVAL, mount, "web1", "create", f"one {memory} disk=vda:no disk=vdb:no {only}", ["nothing to snapshot"])
+        for memory, disks, only in itertools.product(("internal", "external"), ("", "disk=vda:no disk=vdb:no", "disk=vda:internal", "disk=vda:external"), EVERY_ONLY):
+            command_refused(errno.EINVAL, mount, "web1", "create", f"one memory={memory} {disks} {only}", ["memory"])
+
+
+def test_wrong_words():
+    """Whatever is not understood: EINVAL, ENOENT or ENAMETOOLONG, and a sentence that says what would be right"""
+    tries = (
+        ("one surprise", errno.EINVAL, "surprise"),
+        ("one disk=vda", errno.EINVAL, "disk="),
+        ("one disk=vda:maybe", errno.EINVAL, "maybe"),
+        ("one disk=vda:internal disk=vda:external", errno.EINVAL, "vda"),
+        ("one disk=vda:internal:/tmp/x", errno.EINVAL, "path"),
+        ("one disk=vda:external:relative", errno.EINVAL, "absolute"),
+        ("one memory=maybe", errno.EINVAL, "memory"),
+        ("one memory-file=/tmp/x", errno.EINVAL, "memory"),
+        ("one compress=lzma", errno.EINVAL, "compress"),
+        ("one quiesce=perhaps", errno.EINVAL, "quiesce"),
+        ("one disk-only disk-only", errno.EINVAL, "twice"),
+        (".one", errno.EINVAL, "dot"),
+        ("-one", errno.EINVAL, "hyphen"),
+        ("one/two", errno.EINVAL, "slash"),
+        ('"one', errno.EINVAL, "quot"),
+        ("n" * 256, errno.ENAMETOOLONG, "255"),
+        ("one disk=vdz:internal", errno.ENOENT, "vdz"),
+        ("one reuse-external disk=vda:internal disk=vdb:no", errno.EINVAL, "reuse-external"),
+    )
+    with Mounted(two_disks) as mount, Unchanged(mount):
+        for words, code, word in tries:
+            command_refused(code, mount, "web1", "create", words, [word])
+
+
+def test_names():
+    """A name that is taken: EEXIST; any legal one works"""
+    with Mounted(domains.web1) as mount:
+        take(mount, "one")
+        refused(errno.EEXIST, mount, "web1", create, mount, "one", words=["one"])
+        checks.fails_with(errno.EEXIST, take, mount, "one")
+        names = ["with blank", "Ünïcödé", "1", "%41", "a.qcow2", "x" * 255, "'quotes\"", "back\\slash", "~", "live", "#"]
+        for name in names:
+            take(mount, name)
+        equal(mount.snapshots("web1"), sorted([*names, "one"]))
+        mount.remount()
+        equal(mount.snapshots("web1"), sorted([*names, "one"]))
+
+
+def test_quoted_names():
+    """In `create`, a name with blanks, or one that is an option, stands in quotes"""
+    with Mounted(domains.web1) as mount:
+        create(mount, '"two words" disk-only')
+        create(mount, '"live"')
+        create(mount, '"a \\"b\\" \\\\ c" description="line one\nline two"')
+        equal(mount.snapshots("web1"), sorted(["two words", "live", 'a "b" \\ c']))
+        equal(mount.text("web1", "snapshots", 'a "b" \\ c', "description"), "line one\nline two\n")
+
+
+def test_made_up_names():
+    """Without a name one is made up, also twice within a second; parent is the current snapshot, no description"""
+    with Mounted(domains.web1) as mount:
+        take(mount, "first")
+        for _ in range(3):
+            before = set(mount.snapshots("web1"))
+            parent = domains.current(mount)
+            create(mount, "disk-only")
+            (name,) = set(mount.snapshots("web1")) - before
+            assert re.search(r"20\d\d", name), f"{name} does not look like a time"
+            equal(domains.parents(mount)[name], parent)
+            equal(mount.text("web1", "snapshots", name, "description"), "")
+
+
+def test_presets():
+    """A disk's preset counts where nothing else is said, and an option overrides it"""
+    presets = ("external", "internal", "no", None)
+    with Mounted(lambda source: domains.web1(source, formats=("qcow2",) * 4, presets=presets)) as mount:
+        take(mount, "bare")
+        equal(kinds(mount, "bare"), {"vda": "external", "vdb": "internal", "vdd": "internal"})
+        equal(mount.text("web1", "snapshots", "bare", "missing").split(), ["vdc"])
+        create(mount, "other disk=vda:internal disk=vdb:external disk=vdc:external disk=vdd:no")
+        equal(kinds(mount, "other"), {"vda": "internal", "vdb": "external", "vdc": "external"})
+    with Mounted(lambda source: domains.web1(source, formats=("raw",), presets=("internal",))) as mount, Unchanged(mount):
+        refused(errno.EOPNOTSUPP, mount, "web1", take, mount, "one", words=["qcow2"])
+    with Mounted(lambda source: domains.web1(source, presets=("no",))) as mount, Unchanged(mount):
+        refused(errno.EINVAL, mount, "web1", take, mount, "one", words=["nothing to snapshot"])
+
+
+def test_defaults():
+    """What mkdir does stands in `defaults`, one option a line; it can be rewritten, and is kept"""
+    with Mounted(two_disks) as mount:
+        equal(mount.text("web1", "defaults"), "disk-only\nquiesce=try\n")
+        administer.command(mount, "web1", "defaults", "disk-only\ndisk=vdb:no\ndisk=vda:external", os.O_RDWR | os.O_TRUNC)
+        equal(set(mount.text("web1", "defaults").split()), {"disk-only", "disk=vdb:no", "disk=vda:external"})
+        take(mount, "one")
+        equal(kinds(mount, "one"), {"vda": "external"})
+        for words in ("name disk-only", "memory-file=/tmp/x memory=external", "disk=vda:external:/tmp/x", "surprise", "reuse-external"):
+            command_refused(errno.EINVAL, mount, "web1", "defaults", words)
+        mount.remount()
+        equal(set(mount.text("web1", "defaults").split()), {"disk-only", "disk=vdb:no", "disk=vda:external"})
+        take(mount, "two")
+        equal(kinds(mount, "two"), {"vda": "external"})
+
+
+def test_tags():
+    """The tag in the image is the name where that is free and no number, else with ~ and a serial"""
+
+    def prepare(source):
+        domains.web1(source)
+        make.snapshot(os.path.join(source, "web1.qcow2"), "theirs")
+
+    with Mounted(prepare) as mount:
+        image = os.path.join(mount.source, "web1.qcow2")
+        take(mount, "plain")
+        os.rename(administer.snapshot_path(mount, "web1", "theirs"), administer.snapshot_path(mount, "web1", "moved"))
+        for name in ("12", "theirs", "z" * 255):
+            take(mount, name)
+        equal(sorted(mount.snapshots("web1")), sorted(["plain", "moved", "12", "theirs", "z" * 255]))
+        found = administer.tags(image)
+        assert "plain" in found and found.count("theirs") == 1, found
+        assert not any(tag.isdigit() for tag in found), f"{found}: QEMU would take one for an id"
+        equal(len(set(found)), 5, "tags are not unique")
+        assert any(re.fullmatch(r"12~\d+", tag) for tag in found) and any(re.fullmatch(r"theirs~\d+", tag) for tag in found), found
+
+
+def test_overlay_names():
+    """An overlay is called web1.NAME, beside its layer; where that is taken, odd or has a meaning, with ~ and a serial"""
+    with Mounted(domains.web1) as mount:
+        with open(os.path.join(mount.source, "web1.taken"), "w", encoding="utf-8") as file:
+            file.write("somebody's")
+        wanted = (("upgrade", r"web1\.upgrade"), ("taken", r"web1\.taken~\d+"), ("qcow2", r"web1\.qcow2~\d+"), ("a.json", r"web1\.a\.json~\d+"),
+                  ("two words", r"web1\..*~\d+"), ("é" * 120, r"web1\..*~\d+"))  # fmt: skip
+        for name, pattern in wanted:
+            create(mount, f'"{name}" disk=vda:external')
+            path, image_format = administer.source(mount, "web1")
+            equal((os.path.dirname(path), image_format), (mount.source, "qcow2"))
+            base = os.path.basename(path)
+            assert re.fullmatch(pattern, base), f"the overlay of {name} is called {base}"
+            assert re.fullmatch(r"[A-Za-z0-9._~-]{1,230}", base), base
+            equal(os.path.dirname(administer.information(path)["full-backing-filename"]), mount.source)
+        with open(os.path.join(mount.source, "web1.taken"), encoding="utf-8") as file:
+            equal(file.read(), "somebody's")
+
+
+def test_attributes_of_overlays():
+    """Owner, group, mode, ACL and security attributes are those of the layer below"""
+    checks.need_root()
+    entries = ((1, 6, -1), (2, 4, 4321), (4, 4, -1), (16, 6, -1), (32, 0, -1))  # linux/posix_acl_xattr.h
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    with domains.small_file_system(64) as directory:
+        domains.web1(directory)
+        image = os.path.join(directory, "web1.qcow2")
+        os.chown(image, 1234, 2345)
+        os.chmod(image, 0o660)
+        os.setxattr(image, "system.posix_acl_access", acl)
+        os.setxattr(image, "security.selinux", b"system_u:object_r:svirt_image_t:s0\0")
+        with Mounted(source=directory) as mount:
+            create(mount, "one disk=vda:external")
+            overlay = administer.source(mount, "web1")[0]
+            assert overlay != image
+            for path in (image, overlay):
+                status = os.stat(path)
+                equal((status.st_uid, status.st_gid, oct(status.st_mode & 0o7777)), (1234, 2345, "0o660"), path)
+                equal(os.getxattr(path, "system.posix_acl_access"), acl, path)
+                equal(os.getxattr(path, "security.selinux"), b"system_u:object_r:svirt_image_t:s0\0", path)
+
+
+def test_own_paths():
+    """A path that the user gave is used; a file that is there already: EEXIST, and it stays as it was"""
+    with Mounted(domains.web1) as mount:
+        mine = os.path.join(mount.source, "mine.overlay")
+        create(mount, f"one disk=vda:external:{mine}")
+        equal(administer.source(mount, "web1")[0], mine)
+        theirs = os.path.join(mount.source, "theirs")
+        with open(theirs, "w", encoding="utf-8") as file:
+            file.write("theirs")
+        with Unchanged(mount):
+            command_refused(errno.EEXIST, mount, "web1", "create", f"two disk=vda:external:{theirs}", ["theirs"])
+            command_refused(errno.ENOENT, mount, "web1", "create", f"two disk=vda:external:{mount.source}/nowhere/x", ["nowhere"])
+            command_refused(errno.EPERM, mount, "web1", "create", f"two disk=vda:external:{mount.room}/outside", ["outside"])
+        with open(theirs, encoding="utf-8") as file:
+            equal(file.read(), "theirs")
+
+
+def test_reuse_external():
+    """O2: an overlay that is there is used as it is, and is never unlinked; one that does not fit is refused"""
+    with Mounted(domains.web1) as mount:
+        image = os.path.join(mount.source, "web1.qcow2")
+        mine = make.overlay(image, "mine")
+        inode = os.stat(mine).st_ino
+        other = make.image(mount.source, "other", str(domains.SIZE))
+        with Unchanged(mount):
+            command_refused(errno.EINVAL, mount, "web1", "create", "one disk=vda:external reuse-external", ["reuse-external"])
+            command_refused(errno.ENOENT, mount, "web1", "create", f"one disk=vda:external:{mine}2 reuse-external", ["mine2"])
+            command_refused(errno.EINVAL, mount, "web1", "create", f"one disk=vda:external:{other} reuse-external", ["other"])
+        create(mount, f"one disk=vda:external:{mine} reuse-external")
+        equal(administer.source(mount, "web1")[0], mine)
+        equal(os.stat(mine).st_ino, inode)
+        domains.write(mount, 7)
+        equal((domains.frozen_byte(mount, "one"), domains.byte(mount)), (1, 7))
+        os.rmdir(administer.snapshot_path(mount, "web1", "one"))
+        administer.wait_idle(mount)
+        equal(domains.byte(mount), 7)
+        equal(os.stat(mine).st_ino, inode, "a file of the user's")
+
+
+def test_atomic():
+    """O1: of three disks one fails: no disk has a snapshot, and nothing is left"""
+    with Mounted(lambda source: domains.web1(source, formats=("qcow2", "raw", "qcow2"))) as mount:
+        there = make.filled(os.path.join(mount.source, "there"), 10)
+        with Unchanged(mount):
+            for kind in ("internal", "external"):
+                command_refused(errno.EEXIST, mount, "web1", "create", f"one disk=vda:{kind} disk=vdc:external:{there}")
+                command_refused(errno.ENOENT, mount, "web1", "create", f"one disk=vda:{kind} disk=vdc:external:{mount.source}/nowhere/c")
+        create(mount, "one")
+        equal(kinds(mount, "one"), {"vda": "internal", "vdb": "external", "vdc": "internal"})
+
+
+def test_mixed():
+    """X8: internal, write, revert, external, write, revert, internal again: every state stays"""
+    with Mounted(domains.web1) as mount:
+        states = {}
+        for number in range(12):
+            domains.write(mount, number + 10, at=4096 * (number % 3))
+            name = f"s{number}"
+            create(mount, f"{name} disk=vda:{'external' if number % 4 in (1, 2) else 'internal'}")
+            states[name] = administer.active_bytes(mount, "web1")
+            if number % 3 == 2:
+                back = f"s{number // 2}"
+                administer.command_of(mount, "web1", back, "revert", "1")
+                equal(administer.active_bytes(mount, "web1"), states[back], back)
+            for each, wanted in states.items():
+                assert administer.frozen_bytes(mount, "web1", each) == wanted, f"{each} after {name}"
+        for path in administer.images(mount.source):
+            administer.check_image(path)
+
+
+def test_nobody_follows():
+    """Without `follows`, what would switch files is EPERM and explains; internal snapshots work"""
+    for prepare in (domains.implicit, lambda source: domains.web1(source, follows=False)):
+        with Mounted(prepare) as mount:
+            with Unchanged(mount):
+                command_refused(errno.EPERM, mount, "web1", "create", "one disk=vda:external", ["follows", "disks/TARGET/source"])
+            take(mount, "one")
+            equal(kinds(mount, "one"), {"vda": "internal"})
+            domains.write(mount, 9)
+            administer.command_of(mount, "web1", "one", "revert", "1")
+            equal(domains.byte(mount), 1)
+    with Mounted(lambda source: domains.web1(source, follows=False, formats=("raw",))) as mount, Unchanged(mount):
+        refused(errno.EPERM, mount, "web1", take, mount, "one", words=["follows"])
+
+
+def test_definition_is_the_users():
+    """vmsnapfs never rewrites a definition, and its external snapshot is found again by the next mount"""
+    with Mounted(domains.web1) as mount:
+        with open(os.path.join(mount.source, "web1.json"), "rb") as file:
+            before = file.read()
+        create(mount, "one disk=vda:external")
+        domains.write(mount, 5)
+        source = administer.source(mount, "web1")
+        mount.remount()
+        equal(administer.source(mount, "web1"), source)
+        equal((domains.current(mount), domains.frozen_byte(mount, "one"), domains.byte(mount)), ("one", 1, 5))
+        with open(os.path.join(mount.source, "web1.json"), "rb") as file:
+            equal(file.read(), before)
+
+
+def test_inner_snapshots_work_with_qemu_img():
+    """What was taken inside an image is what qemu-img knows under its tag"""
+    with Mounted(domains.web1) as mount:
+        take(mount, "one")
+        domains.write(mount, 8)
+        raw = os.path.join(mount.room, "raw")
+        image = os.path.join(mount.source, "web1.qcow2")
+        run("qemu-img", "convert", "-f", "qcow2", "-l", "snapshot.name=one", "-O", "raw", image, raw)
+        with open(raw, "rb") as file:
+            equal(file.read(), administer.frozen_bytes(mount, "web1", "one"))
+
+
+if __name__ == "__main__":
+    checks.main(globals())

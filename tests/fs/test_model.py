@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Administration against a model: random sequences over several domains, without and with the daemon being killed.
+
+VMSNAPFS_SEED repeats a run, VMSNAPFS_TEST_SECONDS says how long each of the two goes on. With
+VMSNAPFS_TEST_CRASH_POINTS, names separated by commas, the daemon kills itself at these (as test builds do that are told
+so by VMSNAPFS_TEST_CRASH=NAME:N), besides being killed at random instants.
+"""
+
+import os
+import random as random_module
+import threading
+import time
+
+import administer
+import checks
+import model_check
+import model_steps
+from model_steps import Steps, copy_world, settle_names
+from mounted import Mounted, is_mounted, run
+
+SECONDS = float(os.environ.get("VMSNAPFS_TEST_SECONDS") or 60)
+ROUND_STEPS = 60  # of one sequence, from new domains to none of their snapshots left
+CRASH_POINTS = [name for name in os.environ.get("VMSNAPFS_TEST_CRASH_POINTS", "").split(",") if name]
+CRASH_STEPS = 5  # at most so many steps until the daemon is killed
+EXPECTED = (r"is active, and yet it is the backing file",)  # of the log: an image that others were laid upon by hand
+
+
+def expected_in_log(crashes):
+    return [*EXPECTED, *([r"journal|undone|complet|settle|storage daemon"] if crashes else [])]
+
+
+class Sequence:
+    """One sequence of operations on one source."""
+
+    def __init__(self, seed, crashes):
+        self.random = random_module.Random(seed)
+        self.crashes = crashes
+        self.steps = Steps(self.random)
+        self.history = []
+        self.mount = Mounted(self.prepare, expected=expected_in_log(crashes))
+        self.killed = 0
+
+    def prepare(self, source):
+        self.world, never_written = model_steps.first_world(self.random, source)
+        self.initial = sorted(os.listdir(source))
+        self.watch = model_check.Watch(source, never_written)
+
+    def run(self):
+        with self.mount:
+            self.check(self.world)
+            until_killed = self.random.randrange(1, CRASH_STEPS + 1)
+            for _ in range(ROUND_STEPS):
+                step = self.steps.choose(self.mount, self.world)
+                self.history.append(str(step))
+                until_killed -= 1
+                if self.crashes and until_killed <= 0 and not str(step).startswith("guest of"):
+                    self.take_and_kill(step)
+                    until_killed = self.random.randrange(1, CRASH_STEPS + 1)
+                else:
+                    self.take(step)
+                if self.random.random() < 0.3:
+                    administer.wait_idle(self.mount)
+                self.check(self.world)
+            self.delete_all()
+        return len(self.history)
+
+    def check(self, world):
+        model_check.check(self.mount, world, self.watch, leaks_allowed=self.crashes)
+
+    def take(self, step):
+        """Carries it out on both; what is refused must be refused, and with the right errno."""
+        code = attempt(step, self.mount)
+        if step.refusals:
+            assert code is not None, f"succeeded: {step}"
+            assert code is UNKNOWN or code in step.refusals, f"errno {errno_name(code)}: {step}: {self.errors()}"
+            return
+        assert code is None, f"errno {errno_name(code)}: {step}: {self.errors()}"
+        self.world = self.after(step)
+
+    def after(self, step):
+        world = copy_world(self.world)
+        step.apply(world)
+        settle_names(self.mount, world, step)
+        return world
+
+    def errors(self):
+        return [administer.newest_error(self.mount, name) for name in self.world]
+
+    def take_and_kill(self, step):
+        """The daemon is killed at some instant of the step; afterwards it has happened, or it has not."""
+        outcome = []
+        point = self.random.choice([None, *CRASH_POINTS])
+        if point:
+            self.remount({"VMSNAPFS_TEST_CRASH": f"{point}:{self.random.randrange(1, 4)}"})
+        delay = self.random.choice((0.001, 0.005, 0.02, 0.05, 0.2)) * self.random.random()
+        thread = threading.Thread(target=lambda: outcome.append(attempt(step, self.mount)))
+        thread.start()
+        if point:
+            thread.join()  # it kills itself, or does not come to that point
+        else:
+            time.sleep(delay)
+        self.mount.kill()
+        thread.join()
+        self.killed += 1
+        self.history[-1] += f"  [killed {f'at {point}' if point else f'after {delay * 1000:.1f} ms'}]"
+        run("umount", "--lazy", self.mount.mountpoint)
+        self.mount.wait_for_orphans()
+        self.mount.mount()
+        self.settle(step, outcome[0])
+
+    def settle(self, step, code):
+        """Which of the two is it? Told as done it must have happened, refused by the rules it must not have."""
+        possible = [self.world]
+        if not step.refusals and code is None:
+            possible = [self.after(step)]
+        elif not step.refusals:
+            possible.append(self.after(step))
+        wrong = []
+        for world in possible:
+            try:
+                self.check(world)
+                self.world = world
+                return
+            except AssertionError as error:
+                wrong.append(str(error))
+        said = "it was told as done" if code is None else f"it ended with {errno_name(code)}"
+        raise AssertionError(f"after a crash in {step} ({said}) neither before nor after holds: {' // '.join(wrong)}")
+
+    def remount(self, environment):
+        self.mount.environment = environment
+        self.mount.remount()
+        self.mount.environment = {}
+
+    def delete_all(self):
+        """In random order; the domains come home, with the right bytes."""
+        for name in self.random.sample(sorted(self.world), len(self.world)):
+            domain = self.world[name]
+            for snapshot in self.random.sample(list(domain.snapshots.values()), len(domain.snapshots)):
+                if snapshot.is_protected:
+                    administer.command_of(self.mount, name, snapshot.name, "protected", "0")
+                    domain.snapshots[snapshot.serial].is_protected = False
+                if domain.refusals_delete(snapshot.serial, "1"):
+                    continue  # it lies in a file that is never written
+                os.rmdir(administer.snapshot_path(self.mount, name, snapshot.name))
+                domain.delete(snapshot.serial, "1")
+        administer.wait_idle(self.mount)
+        self.check(self.world)
+        model_check.check_home(self.mount, self.world, self.initial)
+
+
+UNKNOWN = object()  # a command said no, and not why
+
+
+def attempt(step, mount):
+    """None, the errno, or UNKNOWN."""
+    try:
+        return UNKNOWN if step.act(mount) is False else None
+    except OSError as error:
+        return error.errno
+
+
+def errno_name(code):
+    return "?" if code is UNKNOWN else administer.errno_name(code)
+
+
+def sequences(crashes):
+    """One after the other until the time is over; the first that fails is told with all its steps."""
+    random = checks.seed()
+    end = time.monotonic() + SECONDS
+    count = steps = kills = 0
+    while count == 0 or time.monotonic() < end:
+        seed = random.randrange(1 << 48)
+        sequence = Sequence(seed, crashes)
+        try:
+            steps += sequence.run()
+        except BaseException:
+            print(f"    sequence {count}, seed {seed}:", flush=True)
+            for number, line in enumerate(sequence.history):
+                print(f"    {number:3} {line}")
+            raise
+        finally:
+            if sequence.mount.process is None and is_mounted(sequence.mount.mountpoint):
+                run("umount", "--lazy", sequence.mount.mountpoint)
+        count += 1
+        kills += sequence.killed
+        print(f"    {count} sequences, {steps} steps{f', killed {kills} times' if crashes else ''}", flush=True)
+
+
+def test_sequences():
+    """After every step each byte, the tree, the domains' disks, the images and the user's files are as the model says"""
+    sequences(crashes=False)
+
+
+def test_crashes():
+    """Killed in the middle, an operation has happened or it has not, and nothing else has changed"""
+    sequences(crashes=True)
+
+
+if __name__ == "__main__":
+    checks.main(globals())
