@@ -49,7 +49,7 @@ static void done(void *opaque, const struct request_result *result)
     pending->result.text = pending->text ? pending->text : "";
     pending->result.serial = result->serial;
     if (result->code != 0)
-        refusals_record(pending->result.service, pending->domain, pending->pid, pending->words,
+        last_errors_add(pending->result.service->last_errors, pending->domain, pending->pid, pending->words,
                         pending->result.code, result->text);
     if (pending->reply.node)
         invalidator_node(pending->result.service->invalidator, pending->reply.node, false);

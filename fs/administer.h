@@ -33,7 +33,7 @@ struct administer_reply {
 
 /*
  * `asked` is filled but for its words, who asks, and done; what it owns is taken over. `words` is what was
- * done, for people. Every failure is noted before the reply.
+ * done, for people. Every failure stands in last_error before the reply.
  */
 void administer(fuse_req_t request, const struct request *asked, const char *words,
                 const struct administer_reply *reply);

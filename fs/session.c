@@ -254,9 +254,9 @@ static int mount_session(struct session *session, struct error *err)
 }
 
 /*
- * Answers everything that waits. Who waits for a control file is sent away before it becomes free. The answers
- * of the administration, in which everything is undone or finished then, go through the invalidator, so that
- * one ends after it. Requests that come meanwhile are answered at once.
+ * Answers everything that waits. Who waits for a control file is sent away before it becomes free. The
+ * answers of the administration, in which everything is undone or finished then, go through the invalidator,
+ * so that one ends after it. Requests that come meanwhile are answered at once.
  */
 static void stop_answering_later(struct session *session)
 {
