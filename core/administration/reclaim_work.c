@@ -305,7 +305,11 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
     r = world_make(catalog->domains, catalog->domain_count, is_open, &administration->options, &world, err);
     if (r == 0)
         r = check(administration, catalog, &world, task, err);
-    if (r == 0)
-        r = do_step(&states, &world, work, task, err);
+    if (r < 0)
+        return r;
+    r = do_step(&states, &world, work, task, err);
+    struct error why;
+    if (r < 0 && reclaim_states_give_up(&states, &world, &why) < 0)
+        log_warning("%s", why.text);
     return r;
 }
