@@ -42,13 +42,15 @@ static void answer(struct invalidator_call *call)
 static void done(void *opaque, const struct request_result *result)
 {
     struct pending *pending = opaque;
+    /* Programs begin a call again that was EINTR without a signal of theirs. */
+    bool cancelled = result->code == EINTR && !atomic_load(&pending->interrupted);
     pending->text = strdup(result->text);
-    pending->result.code = result->code;
+    pending->result.code = cancelled ? ECANCELED : result->code;
     pending->result.text = pending->text ? pending->text : "";
     pending->result.serial = result->serial;
     if (result->code != 0)
-        refusals_record(pending->result.service, pending->domain, pending->pid, pending->words, result->code,
-                        result->text);
+        last_errors_add(pending->result.service->last_errors, pending->domain, pending->pid, pending->words,
+                        pending->result.code, result->text);
     if (pending->reply.node)
         invalidator_node(pending->result.service->invalidator, pending->reply.node, false);
     invalidator_after(pending->result.service->invalidator, &pending->call);

@@ -2,7 +2,8 @@
 /*
  * A FUSE request that the administration carries out: handed over at once, so that no thread that answers
  * requests waits, and answered when it is done and the kernel was told what changed. Interrupting the request
- * cancels what was asked for; what became of it is the answer even then.
+ * cancels what was asked for; what became of it is the answer even then: EINTR, if it was undone. What others
+ * cancelled is ECANCELED.
  */
 #pragma once
 
@@ -32,7 +33,7 @@ struct administer_reply {
 
 /*
  * `asked` is filled but for its words, who asks, and done; what it owns is taken over. `words` is what was
- * done, for people. Every failure is noted before the reply.
+ * done, for people. Every failure stands in last_error before the reply.
  */
 void administer(fuse_req_t request, const struct request *asked, const char *words,
                 const struct administer_reply *reply);

@@ -93,7 +93,7 @@ int control_files_enter(struct control_files *files, uint64_t node, struct contr
     int result = 0;
     pthread_mutex_lock(&files->lock);
     if (files->ending) {
-        result = -EINTR;
+        result = -ECANCELED;
     } else if (running_locked(files, node)) {
         result = waiter ? -EINPROGRESS : -EBUSY;
         if (waiter) {
@@ -208,7 +208,7 @@ void control_files_end(struct control_files *files)
     files->ending = true;
     struct control_waiter *waiters = take_waiters_locked(files, 0);
     pthread_mutex_unlock(&files->lock);
-    call_all(waiters, -EINTR);
+    call_all(waiters, -ECANCELED);
 }
 
 void control_files_last_result(struct control_files *files, uint64_t node, struct text *text)

@@ -21,7 +21,7 @@ struct control_files;
 struct control_waiter {
     struct control_waiter *next;
     uint64_t node;
-    /* The file is free: 0, or -EINTR: nobody is let in any more. The waiter is the callee's again. */
+    /* The file is free: 0, or -ECANCELED: nobody is let in any more. The waiter is the callee's again. */
     void (*ready)(struct control_waiter *waiter, int result);
 };
 
@@ -31,7 +31,7 @@ void control_files_free(struct control_files *files);
 /* ---- The gate ---- */
 
 /* 0: no command runs there, the caller may go on. -EINPROGRESS: the waiter waits, and will be called, unless
- * it gives up first. -EINTR after control_files_end. Without a waiter (NULL): -EBUSY. */
+ * it gives up first. -ECANCELED after control_files_end. Without a waiter (NULL): -EBUSY. */
 int control_files_enter(struct control_files *files, uint64_t node, struct control_waiter *waiter);
 
 /* True if it still waited, and does no more; false if it was called or is being called. */

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "line.h"
 
 struct record {
     struct record *next;
@@ -115,17 +116,12 @@ static void append_locked(struct events *events, struct record *record, const ch
     size_t before = text->length;
     text_append_time(text, time(NULL), 'T');
     text_append_string(text, "Z ");
-    size_t begin = text->length;
-    text_append_string(text, line);
+    line_append(text, line);
     text_append_string(text, "\n");
     if (text->failed) { /* a line is lost, not the file */
         text->failed = false;
         text->length = before;
-        return;
     }
-    for (size_t i = begin; i + 1 < text->length; i++)
-        if ((unsigned char)text->data[i] < ' ' || text->data[i] == 0x7f)
-            text->data[i] = '?';
 }
 
 void events_add(struct events *events, uint64_t domain, const char *line)

@@ -239,6 +239,19 @@ static void open_unique_bytes(void *opaque)
     work_done(work);
 }
 
+/* Is something being done in the domain, or about to be? Where nothing is, opening has to wait for nothing:
+ * what begins later sees that the disk is open. (What begins in between is waited for here; it gives way.) */
+static bool something_is_done(struct administration *administration, uint64_t domain)
+{
+    struct job jobs[4];
+    size_t room = sizeof jobs / sizeof *jobs;
+    size_t count = administration_jobs(administration, domain, jobs, room);
+    bool found = count > room;
+    for (size_t i = 0; i < count && !found; i++)
+        found = jobs[i].status != JOB_DONE && jobs[i].status != JOB_FAILED;
+    return found;
+}
+
 static void do_open(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *file)
 {
     struct service *service = service_of(request);
@@ -261,7 +274,7 @@ static void do_open(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *fi
         else
             run(open_disk, &work,
                 frozen_needs_helper(place.frozen) ||
-                    administration_jobs(service->administration, place.domain->serial, NULL, 0) > 0);
+                    something_is_done(service->administration, place.domain->serial));
         return; /* the work holds the catalog now */
     }
     if (result != 0)

@@ -57,20 +57,19 @@ struct invalidator *invalidator_new(void)
 /* ---- Sending ---- */
 
 /*
- * Of a thing that is gone the kernel is told just that, so that who stands in it gets ENOENT. It can't take
- * that of a directory in which somebody stands deeper: then it forgets the name. A name that may still mean
- * something is to be looked up again, and nobody who stands there loses his way.
+ * Of a thing that is gone the kernel is told just that, so that who stands in it gets ENOENT. (Where somebody
+ * stands deeper, it only forgets the name.) A name that may still mean something is to be looked up again,
+ * and nobody who stands there loses his way.
  *
  * Errors are of no interest: mostly the kernel does not know the node, and then there is nothing to forget.
  */
 static void send_name(struct fuse_session *session, const struct notice *notice)
 {
     size_t length = strlen(notice->name);
-    int result = notice->child
-                     ? fuse_lowlevel_notify_delete(session, notice->id, notice->child, notice->name, length)
-                     : fuse_lowlevel_notify_expire_entry(session, notice->id, notice->name, length,
-                                                         FUSE_LL_EXPIRE_ONLY);
-    if (result == -ENOTEMPTY || result == -ENOSYS || result == -EBUSY)
+    if (notice->child)
+        fuse_lowlevel_notify_delete(session, notice->id, notice->child, notice->name, length);
+    else if (fuse_lowlevel_notify_expire_entry(session, notice->id, notice->name, length,
+                                               FUSE_LL_EXPIRE_ONLY) == -ENOSYS)
         fuse_lowlevel_notify_inval_entry(session, notice->id, notice->name, length);
 }
 

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "line.h"
+
 #define KEPT 20
 
 struct failure {
@@ -71,11 +73,9 @@ static struct domain_errors *find_locked(struct last_errors *errors, uint64_t do
 /* Names and commands may hold anything; a failure is one line. */
 static char *one_line(const char *from)
 {
-    char *line = strdup(from);
-    for (char *c = line; c && *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = '?';
-    return line;
+    struct text line = {0};
+    line_append(&line, from);
+    return text_steal(&line);
 }
 
 static bool is_repeat(const struct failure *last, const struct failure *failure)

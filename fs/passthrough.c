@@ -132,7 +132,11 @@ static ssize_t hook_writev(int fd, struct iovec *parts, int count, void *opaque)
             reply_backing_id = 0;
         }
     }
-    return writev(fd, parts, count);
+    ssize_t sent = writev(fd, parts, count);
+    /* What the kernel can't take back of a name that went is no fault; libfuse would print it. */
+    if (sent < 0 && header->unique == 0 && (errno == ENOTEMPTY || errno == EBUSY))
+        errno = ENOENT;
+    return sent;
 }
 
 int passthrough_attach(struct fuse_session *session)

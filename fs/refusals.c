@@ -14,36 +14,22 @@ const char *refusals_read_only(void)
     return "the mount is read-only: the source can't be written, or ro was asked for";
 }
 
-static void log_failure(const struct service *service, uint64_t domain, pid_t pid, const char *command,
-                        const char *reason)
+void refusals_note(fuse_req_t request, const struct place *place, const char *command, int code,
+                   const char *reason)
 {
-    cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
-    const struct catalog_entry *entry = catalog_find_serial(catalog, domain);
-    log_info("%s: %s of pid %d failed: %s", entry ? entry->domain->name : "a domain that went", command,
-             (int)pid, reason);
-}
-
-void refusals_record(const struct service *service, uint64_t domain, pid_t pid, const char *command, int code,
-                     const char *reason)
-{
-    if (!domain) {
+    const struct service *service = service_of(request);
+    pid_t pid = fuse_req_ctx(request)->pid;
+    if (!place->domain) {
         log_debug("refused %s of pid %d: %s", command, (int)pid, reason);
         return;
     }
-    if (!last_errors_add(service->last_errors, domain, pid, command, code, reason))
+    if (!last_errors_add(service->last_errors, place->domain->serial, pid, command, code, reason))
         return;
     cleanup_text struct text line = {0};
     text_printf(&line, "failed: %s: %s (%s)", command, reason, strerrorname_np(code));
     if (!line.failed)
-        events_add(service->events, domain, line.data);
-    log_failure(service, domain, pid, command, reason);
-}
-
-void refusals_note(fuse_req_t request, const struct place *place, const char *command, int code,
-                   const char *reason)
-{
-    refusals_record(service_of(request), place->domain ? place->domain->serial : 0,
-                    fuse_req_ctx(request)->pid, command, code, reason);
+        events_add(service->events, place->domain->serial, line.data);
+    log_info("%s: %s of pid %d failed: %s", place->domain->name, command, (int)pid, reason);
 }
 
 void refusals_reply(fuse_req_t request, fuse_ino_t directory, const char *verb, const char *name, int code,

@@ -84,6 +84,8 @@ static void remove_from_snapshot(struct removal *removal, const struct place *pl
     } else if (place->node.kind == NODE_SNAPSHOT && place->node.position == SNAPSHOT_DIRECTORY) {
         delete_snapshot(removal->request, place);
     } else {
+        if (removal->of_directory)
+            generations_next(service->generations, place->id);
         fuse_reply_err(removal->request, 0);
     }
     removal_free(removal);

@@ -17,7 +17,7 @@ struct fuse_entry_param requests_entry(const struct service *service, const stru
 {
     struct fuse_entry_param entry = {
         .ino = place->id,
-        .generation = 1,
+        .generation = generations_of(service->generations, place->id),
         .entry_timeout = job_tree_is_fleeting(place) ? 0 : KEEP_LONG_SEC,
     };
     entry.attr_timeout = attributes_of(&service->attributes, &service->content, place, &entry.attr);

@@ -16,6 +16,7 @@
 #include "control_files.h"
 #include "events.h"
 #include "fuse.h"
+#include "generations.h"
 #include "image/frozen_disk.h"
 #include "invalidator.h"
 #include "io/drop_behind.h"
@@ -37,6 +38,7 @@ struct service {
     struct events *events;
     struct control_files *controls;
     struct removal_guard *guard;
+    struct generations *generations;
     struct open_disks *disks;
     struct text_handles *texts;
     struct read_ahead *ahead;
@@ -94,12 +96,9 @@ void refusals_add(struct fuse_lowlevel_ops *ops);
 /* What a look-up of the place is answered with. */
 struct fuse_entry_param requests_entry(const struct service *service, const struct place *place);
 
-/* Remembers a failure in last_error and events of the domain (serial; 0: none), and logs it. What one process
- * is refused again and again for the same reason is told once. */
-void refusals_record(const struct service *service, uint64_t domain, pid_t pid, const char *command, int code,
-                     const char *reason);
-
-/* The same, of whoever asks, in the place's domain. */
+/* Remembers in last_error and events of the place's domain what whoever asks was refused before it came to
+ * the administration (which tells of failures itself), and logs it. What a process is refused again and again
+ * for the same reason, as rm -r is, is told once. */
 void refusals_note(fuse_req_t request, const struct place *place, const char *command, int code,
                    const char *reason);
 

@@ -98,10 +98,18 @@ static void jobs_have_changed(void *opaque, uint64_t domain)
     invalidator_node(session->service.invalidator, node_id(NODE_DOMAIN, domain, DOMAIN_JOBS), true);
 }
 
-static void make_way(void *opaque, const struct frozen *frozen)
+static int make_way(void *opaque, const struct place *place, struct catalog **catalog, struct place *now)
 {
     const struct session *session = opaque;
-    administration_make_way(session->service.administration, frozen);
+    administration_make_way(session->service.administration, place->frozen);
+    /* What was merged meanwhile is another file, or the same one with other times. */
+    struct catalog *after = catalog_service_get(session->service.catalog);
+    int result = tree_resolve(after, place->id, now);
+    if (result == 0)
+        *catalog = after;
+    else
+        catalog_put(after);
+    return result;
 }
 
 static int make_administration(struct session *session, struct error *err)
@@ -186,6 +194,7 @@ static int make_service(struct session *session, struct error *err)
     service->last_errors = last_errors_new();
     service->controls = control_files_new();
     service->guard = removal_guard_new();
+    service->generations = generations_new();
     service->content = (struct content_source){
         .source = locate_source(session->locate),
         .mountpoint = session->mountpoint,
@@ -200,8 +209,8 @@ static int make_service(struct session *session, struct error *err)
     service->texts = text_handles_new();
     service->slow = slow_lane_new();
     service->drop_behind = drop_behind_new();
-    if (!service->last_errors || !service->controls || !service->guard || !service->disks ||
-        !service->ahead || !service->texts || !service->slow || !service->drop_behind)
+    if (!service->last_errors || !service->controls || !service->guard || !service->generations ||
+        !service->disks || !service->ahead || !service->texts || !service->slow || !service->drop_behind)
         return error_set(err, ENOMEM, "out of memory");
     return 0;
 }
@@ -253,16 +262,17 @@ static int mount_session(struct session *session, struct error *err)
 }
 
 /*
- * Answers everything that waits. First what the administration does is undone or finished: its answers go
- * through the invalidator, so that one ends after it. Requests that come meanwhile are answered at once.
+ * Answers everything that waits. Who waits for a control file is sent away before it becomes free. The
+ * answers of the administration, in which everything is undone or finished then, go through the invalidator,
+ * so that one ends after it. Requests that come meanwhile are answered at once.
  */
 static void stop_answering_later(struct session *session)
 {
     struct service *service = &session->service;
-    if (service->administration)
-        administration_stop(service->administration);
     if (service->controls)
         control_files_end(service->controls);
+    if (service->administration)
+        administration_stop(service->administration);
     invalidator_stop(service->invalidator);
     read_ahead_stop(service->ahead);
 }
@@ -288,6 +298,7 @@ static void session_done(struct session *session)
         fuse_session_destroy(session->fuse);
     control_files_free(service->controls);
     removal_guard_free(service->guard);
+    generations_free(service->generations);
     text_handles_free(service->texts);
     last_errors_free(service->last_errors);
     workers_free(session->decompressors);

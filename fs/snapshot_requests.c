@@ -67,7 +67,7 @@ static void do_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mo
 
 static const char *rename_refusal(const struct service *service, const struct catalog *catalog,
                                   fuse_ino_t parent, fuse_ino_t new_parent, const char *new_name,
-                                  unsigned flags, int *code)
+                                  unsigned flags, struct text *text, int *code)
 {
     struct place directory, target;
     *code = EPERM;
@@ -83,7 +83,11 @@ static const char *rename_refusal(const struct service *service, const struct ca
         tree_lookup(catalog, &directory, new_name, &target) == 0) {
         if (flags & RENAME_NOREPLACE)
             *code = EEXIST;
-        return "there is a snapshot of that name already; it would be lost";
+        text_printf(
+            text,
+            "there is a snapshot %s already, which would be lost; delete it first, or choose another name",
+            new_name);
+        return text->failed ? "there is a snapshot of that name already" : text->data;
     }
     return NULL;
 }
@@ -94,7 +98,8 @@ static void do_rename(fuse_req_t request, fuse_ino_t parent, const char *name, f
     struct service *service = service_of(request);
     cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
     int code;
-    const char *reason = rename_refusal(service, catalog, parent, new_parent, new_name, flags, &code);
+    cleanup_text struct text text = {0};
+    const char *reason = rename_refusal(service, catalog, parent, new_parent, new_name, flags, &text, &code);
     if (reason) {
         refusals_reply(request, parent, "rename", name, code, reason);
         return;

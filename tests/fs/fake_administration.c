@@ -108,8 +108,11 @@ void request_free(struct request *request)
     free(request);
 }
 
-static void finish(struct request *request, int code, const char *text)
+static void finish(struct administration *administration, struct request *request, int code, const char *text)
 {
+    char line[1024];
+    snprintf(line, sizeof line, "%s: %.400s: %s", code ? "failed" : "done", request->words, text);
+    administration->options.event(administration->options.opaque, request->domain, line);
     const struct request_result result = {.code = code, .text = text};
     request->done(request->opaque, &result);
     request_free(request);
@@ -142,13 +145,12 @@ static void *task_run(void *opaque)
     pthread_mutex_unlock(&administration->lock);
     bool pretends = task->request->kind == REQUEST_DESCRIBE || task->request->kind == REQUEST_PROTECT;
     administration->options.jobs_changed(administration->options.opaque, domain);
-    administration->options.event(administration->options.opaque, domain, "a request was answered");
     if (cancelled)
-        finish(task->request, EINTR, "it was interrupted, and is undone");
+        finish(administration, task->request, EINTR, "it was interrupted, and is undone");
     else if (pretends)
-        finish(task->request, 0, "it is as it was");
+        finish(administration, task->request, 0, "it is as it was");
     else
-        finish(task->request, EOPNOTSUPP, "nothing is administered here");
+        finish(administration, task->request, EOPNOTSUPP, "nothing is administered here");
     free(task);
     pthread_mutex_lock(&administration->lock);
     administration->threads--;
@@ -176,7 +178,7 @@ void administration_submit(struct administration *administration, uint64_t numbe
     }
     if (!started) {
         free(task);
-        finish(request, EINTR, "the mount ends");
+        finish(administration, request, EINTR, "the mount ends");
     }
 }
 
@@ -242,7 +244,7 @@ int administration_job(struct administration *administration, uint64_t number, s
 
 char *administration_defaults(struct administration *administration, const struct domain *domain)
 {
-    return strdup("disk-only\nquiesce=try\n");
+    return strdup(DEFAULTS_AS_SHIPPED);
 }
 
 void administration_make_way(struct administration *administration, const struct frozen *frozen) {}

@@ -58,10 +58,10 @@ def test_mv_refused():
                 refused(errno.EINVAL, mount, "web1", os.rename, one, snapshot_path(mount, "web1", target))
             fails_with(errno.ENAMETOOLONG, os.rename, one, snapshot_path(mount, "web1", "n" * 256))
             fails_with(errno.ENOENT, os.rename, snapshot_path(mount, "web1", "none"), snapshot_path(mount, "web1", "new"))
-            for target in (snapshot_path(mount, "web1", "two"), mount.room, mount.path("web1")):
+            # (To another file system mv copies whatever anybody answers: the kernel says EXDEV by itself.)
+            for target in (snapshot_path(mount, "web1", "two"), mount.path("web1")):
                 result = subprocess.run(["mv", "-T" if target.endswith("two") else "-t", *([one, target] if target.endswith("two") else [target, one])], capture_output=True)
                 assert result.returncode != 0, f"mv to {target} says that it succeeded"
-            assert not os.path.exists(os.path.join(mount.room, "one")), "mv copied the snapshot out"
 
 
 def test_description_and_protected():
@@ -299,7 +299,7 @@ def many(source, count):
 
 
 def test_jobs():
-    """A long operation is seen in jobs/ with its progress, and `cancel` undoes it: EINTR"""
+    """A long operation is seen in jobs/ with its progress, and `cancel` undoes it: ECANCELED"""
     with Mounted(big) as mount:
         create(mount, "one disk=vda:external")
         seen = []
@@ -317,7 +317,7 @@ def test_jobs():
         copy.thread.join()
         assert seen and "clone" in seen[0][0], f"it was not seen in jobs/: {seen}"
         assert int(seen[0][1].split()[0].rstrip("%")) <= 100, seen
-        equal(copy.outcome, [errno.EINTR])
+        equal(copy.outcome, [errno.ECANCELED])
         assert "web2" not in os.listdir(mount.mountpoint)
         equal([name for name in administer.names_beside(mount) if "web2" in name], [])
         command_of(mount, "web1", "one", "clone", "web2 full")

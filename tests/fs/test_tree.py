@@ -12,7 +12,8 @@ import make
 from checks import equal, fails_with
 from mounted import Mounted, run, wait_for
 
-DOMAIN = {"create", "current", "defaults", "disks", "domain.json", "last_error", "latest", "power", "snapshots", "state", "tree", "tree.txt"}
+DOMAIN = {"create", "current", "defaults", "disks", "domain.json", "events", "jobs", "last_error", "latest", "power", "snapshots", "state",
+          "tree", "tree.txt"}  # fmt: skip
 SNAPSHOT = {"children", "clone", "consistency", "created", "delete", "description", "disks", "missing", "protected", "revert",
             "snapshot.json", "state", "unique_bytes"}  # fmt: skip
 DISK = {"format", "layers", "persistent", "size", "snapshot", "source"}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* The small parts of fs/: streams, text handles, the slow lane, last_error. */
+/* The small parts of fs/: streams, text handles, the slow lane, last_error, lines, generations. */
 #include "unit.h"
 
 #include <errno.h>
@@ -8,7 +8,9 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "generations.h"
 #include "last_error.h"
+#include "line.h"
 #include "slow_lane.h"
 #include "stream.h"
 #include "text_handles.h"
@@ -202,6 +204,34 @@ static void the_last_twenty_failures_are_kept_newest_first(void **state)
     last_errors_free(errors);
 }
 
+/* --- lines and generations --- */
+
+static void a_line_is_text_whatever_was_written(void **state)
+{
+    struct text text = {0};
+    line_append(&text, "a\nb\x7f\xc3\xa9\xff\xc3 \xc2\x85\xe2\x82");
+    assert_string_equal(text.data, "a?b?\xc3\xa9?? ???");
+    text_done(&text);
+}
+
+static void a_directory_that_was_taken_for_removed_has_another_generation(void **state)
+{
+    struct generations *generations = generations_new();
+    assert_int_equal(generations_of(generations, 5), 1);
+    generations_next(generations, 5);
+    assert_int_equal(generations_of(generations, 5), 2);
+    generations_next(generations, 6);
+    generations_next(generations, 5);
+    assert_int_equal(generations_of(generations, 5), 3);
+    assert_int_equal(generations_of(generations, 6), 2);
+    assert_int_equal(generations_of(generations, 7), 1);
+    for (uint64_t id = 100; id < 10000; id++) /* many, and the last of them are remembered */
+        generations_next(generations, id);
+    assert_int_equal(generations_of(generations, 9999), 2);
+    assert_int_equal(generations_of(generations, 9800), 2);
+    generations_free(generations);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +245,8 @@ int main(void)
         cmocka_unit_test(everything_submitted_is_done),
         cmocka_unit_test(one_slow_task_does_not_hold_up_the_next),
         cmocka_unit_test(the_last_twenty_failures_are_kept_newest_first),
+        cmocka_unit_test(a_line_is_text_whatever_was_written),
+        cmocka_unit_test(a_directory_that_was_taken_for_removed_has_another_generation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -157,9 +157,11 @@ static void directories_list_files_first_and_go_on_anywhere(void **state)
     assert_lists(".vmsnapfs", "help log stats version ");
     assert_lists(
         "web1",
-        "create defaults domain.json last_error power state tree.txt current latest disks snapshots tree ");
-    assert_lists("empty",
-                 "create defaults domain.json last_error power state tree.txt disks snapshots tree ");
+        "create defaults domain.json events last_error power state tree.txt current latest disks jobs "
+        "snapshots tree ");
+    assert_lists(
+        "empty",
+        "create defaults domain.json events last_error power state tree.txt disks jobs snapshots tree ");
     assert_lists("web1/disks", "vda vdb ");
     assert_lists("web1/disks/vdb", "format layers persistent size snapshot source ");
     assert_lists("web1/snapshots", ".order a b c d r ");
@@ -229,11 +231,18 @@ static void ids_that_stand_for_nothing_are_stale(void **state)
                     assert_int_equal(place.id, id);
                     struct stat attributes;
                     struct content_source source = {
-                        .source = "/s", .mountpoint = "/m", .last_errors = last_errors_new()};
+                        .source = "/s",
+                        .mountpoint = "/m",
+                        .last_errors = last_errors_new(),
+                        .events = events_new(NULL),
+                        .controls = control_files_new(),
+                    };
                     attributes_of(&(struct attribute_options){.disk_mode = 0400}, &source, &place,
                                   &attributes);
                     assert_int_equal(attributes.st_ino, id);
                     last_errors_free(source.last_errors);
+                    events_free(source.events);
+                    control_files_free(source.controls);
                 }
             }
 }
