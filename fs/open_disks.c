@@ -194,6 +194,19 @@ static struct slot *put_locked(struct open_disks *disks, struct slot *slot)
     return slot;
 }
 
+/* The disk is in the table, so that nothing begins to change its layers from now on. */
+static int open_now(struct open_disks *disks, const struct place *place, struct frozen_disk **disk,
+                    struct error *err)
+{
+    struct catalog *catalog = NULL;
+    struct place now = *place;
+    if (disks->make_way && disks->make_way(disks->opaque, place, &catalog, &now) < 0)
+        return error_set(err, ESTALE, "the snapshot was deleted");
+    int result = frozen_disk_open(disks->env, now.domain, now.frozen, disk, err);
+    catalog_put(catalog);
+    return result;
+}
+
 int open_disks_acquire(struct open_disks *disks, const struct place *place, struct open_disk **disk,
                        struct error *err)
 {
@@ -210,9 +223,7 @@ int open_disks_acquire(struct open_disks *disks, const struct place *place, stru
         pthread_mutex_unlock(&disks->lock);
         struct error error = {0};
         struct frozen_disk *opened = NULL;
-        if (disks->make_way) /* it is in the table, so that nothing begins from now on */
-            disks->make_way(disks->opaque, place->frozen);
-        int result = frozen_disk_open(disks->env, place->domain, place->frozen, &opened, &error);
+        int result = open_now(disks, place, &opened, &error);
         pthread_mutex_lock(&disks->lock);
         if (result == 0) {
             slot->public.disk = opened;

@@ -30,9 +30,13 @@ struct open_disk {
     uint64_t ahead_end;   /* empty: nothing */
 };
 
-/* Called before a disk is opened, when it counts as open already: returns when nothing is being done to the
- * layers that it reads through. May wait. */
-typedef void (*open_disks_make_way)(void *opaque, const struct frozen *frozen);
+/*
+ * Called before a disk is opened, when it counts as open already: returns when nothing is being done to the
+ * layers that it reads through, with what `place` is then, in a catalog that the caller puts back. May wait.
+ * -ESTALE: it is gone.
+ */
+typedef int (*open_disks_make_way)(void *opaque, const struct place *place, struct catalog **catalog,
+                                   struct place *now);
 
 /* `make_way` may be NULL. */
 struct open_disks *open_disks_new(const struct frozen_disk_env *env, open_disks_make_way make_way,

@@ -98,10 +98,18 @@ static void jobs_have_changed(void *opaque, uint64_t domain)
     invalidator_node(session->service.invalidator, node_id(NODE_DOMAIN, domain, DOMAIN_JOBS), true);
 }
 
-static void make_way(void *opaque, const struct frozen *frozen)
+static int make_way(void *opaque, const struct place *place, struct catalog **catalog, struct place *now)
 {
     const struct session *session = opaque;
-    administration_make_way(session->service.administration, frozen);
+    administration_make_way(session->service.administration, place->frozen);
+    /* What was merged meanwhile is another file, or the same one with other times. */
+    struct catalog *after = catalog_service_get(session->service.catalog);
+    int result = tree_resolve(after, place->id, now);
+    if (result == 0)
+        *catalog = after;
+    else
+        catalog_put(after);
+    return result;
 }
 
 static int make_administration(struct session *session, struct error *err)

@@ -16,6 +16,7 @@
 #include "administration/change.h"
 #include "administration/images.h"
 #include "administration/internals.h"
+#include "administration/made_up_name.h"
 #include "administration/overlays.h"
 #include "administration/room.h"
 #include "base/cleanup.h"
@@ -35,7 +36,6 @@ struct creation {
     struct internals internals;
     struct undo_list undo;
     uint64_t serial;
-    char name[64]; /* where one is made up */
 };
 
 static void creation_done(struct creation *creation)
@@ -57,19 +57,6 @@ static int read_defaults(const struct domain *domain, struct create_command *com
     return command_parse_defaults(text, strlen(text), command, err);
 }
 
-/* A name from the time, to the second, and a number where that is taken. */
-static void make_up_name(const struct domain *domain, char *name, size_t size)
-{
-    time_t now = time(NULL);
-    struct tm utc;
-    char stamp[32];
-    gmtime_r(&now, &utc);
-    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H-%M-%SZ", &utc);
-    snprintf(name, size, "%s", stamp);
-    for (unsigned number = 2; domain_find_snapshot(domain, name); number++)
-        snprintf(name, size, "%s~%u", stamp, number);
-}
-
 /* mkdir gives a name, and `defaults` the rest. */
 static int take_command(struct creation *creation, struct request *request, struct error *err)
 {
@@ -83,8 +70,7 @@ static int take_command(struct creation *creation, struct request *request, stru
         request->create = (struct create_command){0};
     }
     if (!creation->command.name) {
-        make_up_name(creation->change.domain, creation->name, sizeof creation->name);
-        creation->command.name = strdup(creation->name);
+        creation->command.name = made_up_name(creation->change.domain, "");
         if (!creation->command.name)
             return error_set(err, ENOMEM, "out of memory");
     }

@@ -52,9 +52,9 @@ static int open_directory(const struct change *change, struct overlay *overlay, 
     }
     return error_set(
         err, EPERM,
-        "a new overlay in %s could not be read again: that is neither in the source nor allowed; "
+        "%s: an overlay there could not be read again: that is neither in the source nor allowed; "
         "mount with -o allow=%s",
-        overlay->directory_path, overlay->directory_path);
+        path, overlay->directory_path);
 }
 
 static int choose_name(struct overlays *overlays, const struct change *change, struct overlay *overlay,

@@ -99,8 +99,10 @@ int reclaim_drop(struct administration *administration, const struct world *worl
     for (size_t i = 0; i < info->snapshot_count; i++)
         is_there |= internal_snapshot_equal(info->snapshots[i], internal);
     image_info_unref(info);
-    if (!is_there)
-        return 0;
+    if (!is_there) { /* who took it out was killed before the store knew, and may have left something */
+        const struct qemu_img image = {.path = path, .fd = fd, .timeout_ms = IMAGE_TIMEOUT_MS};
+        return qemu_img_free_leaks(&image, err);
+    }
     const struct stopped_image image = {
         .name = path, .fd = fd, .format = IMAGE_FORMAT_QCOW2, .writable = true, .backing = -1, .data_fd = -1};
     const struct stopped_images_spec spec = {.images = &image, .count = 1, .timeout_ms = IMAGE_TIMEOUT_MS};

@@ -93,10 +93,28 @@ int reclaim_states_touch(struct reclaim_states *states, const char *path, struct
         if (state_paths_add(&state->touched, stored) < 0)
             return error_set(err, ENOMEM, "out of memory");
         int r = catalog_save(states->administration->catalog, state, err);
+        if (r == 0)
+            r = catalog_show(states->administration->catalog, state, NULL, err);
         if (r < 0)
             return r;
     }
     return 0;
+}
+
+int reclaim_states_give_up(struct reclaim_states *states, const struct world *world, struct error *err)
+{
+    int r = 0;
+    bool any = false;
+    for (size_t i = 0; r == 0 && i < world->file_count; i++) {
+        const char *path = world->files[i].layer->path, *stored = in_store(states, path);
+        bool is_touched = false;
+        for (size_t j = 0; j < states->count; j++)
+            is_touched |= state_paths_have(states->states[j]->touched, stored);
+        if (is_touched)
+            r = reclaim_states_settle(states, world, path, err);
+        any |= is_touched;
+    }
+    return r < 0 || !any ? r : reclaim_states_save(states, err);
 }
 
 static int identity_of(const struct reclaim_states *states, const struct world *world, const char *path,

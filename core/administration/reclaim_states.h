@@ -24,6 +24,9 @@ void reclaim_states_done(struct reclaim_states *states);
 /* Notes, durably, that the file is about to be written to, where it is frozen. */
 int reclaim_states_touch(struct reclaim_states *states, const char *path, struct error *err);
 
+/* Nothing is written any more, and the step was not done: what was touched is frozen as it is now. */
+int reclaim_states_give_up(struct reclaim_states *states, const struct world *world, struct error *err);
+
 /* The file has been written to, and is frozen as it is now. */
 int reclaim_states_settle(struct reclaim_states *states, const struct world *world, const char *path,
                           struct error *err);

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "catalog/catalog_hold.h"
+#include "hypervisor/image_claim.h"
 
 void reclaim_task_done(struct reclaim_task *task)
 {
@@ -197,12 +198,36 @@ static int touch_children(struct reclaim_states *states, const struct world *wor
     return r;
 }
 
+/*
+ * Takes the layer's name away for good. Until then whoever would write to it, because he was told that it is
+ * active, is kept away by a claim: what he wrote there would be lost.
+ */
+static int merged(struct reclaim_states *states, const struct world *world, const struct reclaim_task *task,
+                  struct error *err)
+{
+    int r = reclaim_states_repoint(states, world, task->layer, task->into, err);
+    if (r == 0)
+        r = reclaim_states_save(states, err);
+    return r < 0 ? r : remove_layer(states, world, task, err);
+}
+
+static int claim(struct administration *administration, const struct world *world, const char *path,
+                 int *claimed, struct error *err)
+{
+    cleanup_close int fd = -1;
+    int r = reclaim_open(administration, world, path, &fd, err);
+    return r < 0 ? r : image_claim_take(path, fd, claimed, err);
+}
+
 static int merge_down(struct reclaim_states *states, const struct world *world, struct work *work,
                       const struct reclaim_task *task, struct error *err)
 {
+    cleanup_close int claimed = -1;
     int r = check_strangers(states->administration, world, task->into, err);
     if (r == 0)
         r = check_strangers(states->administration, world, task->layer, err);
+    if (r == 0)
+        r = claim(states->administration, world, task->layer, &claimed, err);
     if (r == 0)
         r = reclaim_states_touch(states, task->into, err);
     if (r == 0)
@@ -211,9 +236,7 @@ static int merge_down(struct reclaim_states *states, const struct world *world, 
         r = reclaim_merge_down(states->administration, world, work, task->layer, task->into, err);
     if (r == 0)
         r = rename_backings(states, world, task, err);
-    if (r == 0)
-        r = reclaim_states_repoint(states, world, task->layer, task->into, err);
-    return r < 0 ? r : reclaim_states_save(states, err);
+    return r < 0 ? r : merged(states, world, task, err);
 }
 
 static int merge_up(struct reclaim_states *states, const struct world *world, struct work *work,
@@ -232,14 +255,15 @@ static int merge_up(struct reclaim_states *states, const struct world *world, st
 static int copy_home(struct reclaim_states *states, const struct world *world, struct work *work,
                      const struct reclaim_task *task, struct error *err)
 {
+    cleanup_close int claimed = -1;
     int r = check_strangers(states->administration, world, task->into, err);
+    if (r == 0)
+        r = claim(states->administration, world, task->layer, &claimed, err);
     if (r == 0)
         r = reclaim_states_touch(states, task->into, err);
     if (r == 0)
         r = reclaim_copy(states->administration, world, work, task->layer, task->into, err);
-    if (r == 0)
-        r = reclaim_states_repoint(states, world, task->layer, task->into, err);
-    return r < 0 ? r : reclaim_states_save(states, err);
+    return r < 0 ? r : merged(states, world, task, err);
 }
 
 static int do_step(struct reclaim_states *states, const struct world *world, struct work *work,
@@ -281,7 +305,11 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
     r = world_make(catalog->domains, catalog->domain_count, is_open, &administration->options, &world, err);
     if (r == 0)
         r = check(administration, catalog, &world, task, err);
-    if (r == 0)
-        r = do_step(&states, &world, work, task, err);
+    if (r < 0)
+        return r;
+    r = do_step(&states, &world, work, task, err);
+    struct error why;
+    if (r < 0 && reclaim_states_give_up(&states, &world, &why) < 0)
+        log_warning("%s", why.text);
     return r;
 }

@@ -12,9 +12,8 @@
 #include "administration/images.h"
 #include "administration/room.h"
 #include "base/cleanup.h"
-#include "hypervisor/block_snapshot.h"
+#include "hypervisor/internal_undo.h"
 #include "hypervisor/qemu_img.h"
-#include "hypervisor/stopped_images.h"
 
 /* For the undo point in each image: a copy of its L1 table, and refcounts. */
 #define POINT_BYTES (1024 * 1024)
@@ -87,9 +86,7 @@ static int make_points(struct reversion *reversion, struct error *err)
 {
     size_t count = reversion->applied_count;
     cleanup_free struct stopped_image *images = calloc(count, sizeof *images);
-    cleanup_free const char **nodes = calloc(count, sizeof *nodes);
-    cleanup(stopped_images_drop) struct stopped_images *open = NULL;
-    if (!images || !nodes)
+    if (!images)
         return error_set(err, ENOMEM, "out of memory");
     for (size_t i = 0; i < count; i++)
         images[i] = (struct stopped_image){.name = reversion->applied[i].disk->active->path,
@@ -98,14 +95,9 @@ static int make_points(struct reversion *reversion, struct error *err)
                                            .writable = true,
                                            .backing = -1,
                                            .data_fd = -1};
-    const struct stopped_images_spec spec = {
-        .images = images, .count = count, .timeout_ms = IMAGE_TIMEOUT_MS};
-    int r = stopped_images_begin(&spec, &open, err);
-    for (size_t i = 0; r == 0 && i < count; i++)
-        nodes[i] = stopped_images_node(open, i);
-    if (r == 0)
-        r = block_snapshot_internal(stopped_images_engine(open), nodes, count, reversion->tag, err);
-    return r < 0 ? r : stopped_images_end(steal_pointer(open), err);
+    const struct internal_undo undo = {
+        .images = images, .count = count, .tag = reversion->tag, .timeout_ms = IMAGE_TIMEOUT_MS};
+    return internal_undo_make(&undo, err);
 }
 
 /* The undo point is to be dropped when all is done: the store knows it as what a deleted snapshot left. */
@@ -135,7 +127,8 @@ static int apply(struct reversion *reversion, struct change *change, struct erro
     r = make_points(reversion, err);
     for (size_t i = 0; r == 0 && i < reversion->applied_count; i++) {
         const struct applied *applied = &reversion->applied[i];
-        const struct qemu_img image = {.path = applied->disk->active->path, .timeout_ms = IMAGE_TIMEOUT_MS};
+        const struct qemu_img image = {
+            .path = applied->disk->active->path, .fd = applied->fd, .timeout_ms = IMAGE_TIMEOUT_MS};
         r = qemu_img_apply(&image, applied->to->id, err);
         /* No content of the plan has a number as high as these. */
         if (r == 0)

@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "administration/change.h"
+#include "administration/made_up_name.h"
 #include "administration/reclaimer.h"
 #include "administration/reversion.h"
 #include "base/cleanup.h"
@@ -32,12 +32,26 @@ static int check_state(const struct snapshot *snapshot, const struct revert_comm
 {
     static const char way_out[] = "write shutoff to bring back its disks alone";
     if (command->state == REVERT_RUNNING || command->state == REVERT_PAUSED)
-        return error_set(err, EOPNOTSUPP, "this version starts no domains; %s", way_out);
+        return error_set(
+            err, EOPNOTSUPP,
+            "only a domain that vmsnapfs starts itself (launch) could be brought there, and this "
+            "version starts none; %s",
+            way_out);
     if (command->state == REVERT_AS_SAVED &&
         (snapshot->state == SNAPSHOT_STATE_RUNNING || snapshot->state == SNAPSHOT_STATE_PAUSED))
         return error_set(err, EOPNOTSUPP,
                          "snapshot %s is of a domain that ran, and this version starts none; %s",
                          snapshot->name, way_out);
+    return 0;
+}
+
+static int check_disks(const struct snapshot *snapshot, const struct revert_command *command,
+                       struct error *err)
+{
+    if (snapshot->lost_disks && !command->force)
+        return error_set(err, EINVAL,
+                         "snapshot %s has a disk that the domain has no more; `force` goes back without it",
+                         snapshot->name);
     return 0;
 }
 
@@ -71,6 +85,8 @@ static int go_back(struct administration *administration, struct work *work, str
         r = change_find(change, request->snapshot, &snapshot, err);
     if (r == 0)
         r = check_state(snapshot, &request->revert, err);
+    if (r == 0)
+        r = check_disks(snapshot, &request->revert, err);
     if (r == 0 && request->revert.state == REVERT_SHUTOFF)
         tree_find(change->tree, request->snapshot)->has_memory = false; /* it is not brought back */
     if (r == 0)
@@ -99,12 +115,10 @@ static int make_guard(struct administration *administration, struct work *work, 
     struct request request = {.kind = REQUEST_CREATE, .domain = work->request->domain, .use_defaults = true};
     struct request *asked = work->request;
     struct outcome outcome = {0};
-    time_t now = time(NULL);
-    struct tm utc;
-    char name[64];
-    gmtime_r(&now, &utc);
-    strftime(name, sizeof name, "guard-%Y-%m-%dT%H-%M-%SZ", &utc);
-    request.create.name = strdup(name);
+    struct catalog *catalog = catalog_service_get(administration->catalog);
+    const struct catalog_entry *entry = catalog_find_serial(catalog, request.domain);
+    request.create.name = entry ? made_up_name(entry->domain, "guard-") : strdup("guard");
+    catalog_put(catalog);
     if (!request.create.name)
         return error_set(err, ENOMEM, "out of memory");
     work->request = &request;

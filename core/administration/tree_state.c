@@ -79,7 +79,9 @@ static int make_snapshot(const struct change *change, const struct tree_snapshot
 {
     int r = copy_attributes(change, from, snapshot);
     free(snapshot->frozen);
-    snapshot->frozen = calloc(from->content_count + 1, sizeof *snapshot->frozen);
+    const struct state_snapshot *before = state_find_snapshot(change->before, from->serial);
+    snapshot->frozen =
+        calloc(from->content_count + (before ? before->frozen_count : 0) + 1, sizeof *snapshot->frozen);
     if (r < 0 || !snapshot->frozen)
         return -ENOMEM;
     for (size_t i = 0; i < from->content_count; i++) {
@@ -87,6 +89,14 @@ static int make_snapshot(const struct change *change, const struct tree_snapshot
         if (!record)
             return -EINVAL;
         if (state_frozen_copy(record, &snapshot->frozen[snapshot->frozen_count]) < 0)
+            return -ENOMEM;
+        snapshot->frozen_count++;
+    }
+    /* What it holds of disks that the domain has no more. */
+    for (size_t i = 0; before && i < before->frozen_count; i++) {
+        if (tree_find_disk(change->tree, before->frozen[i].position))
+            continue;
+        if (state_frozen_copy(&before->frozen[i], &snapshot->frozen[snapshot->frozen_count]) < 0)
             return -ENOMEM;
         snapshot->frozen_count++;
     }

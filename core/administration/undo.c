@@ -47,10 +47,10 @@ void undo_add_file(struct undo_list *list, const char *directory, const char *te
     add(list, "file", arguments, 5);
 }
 
-void undo_add_internal(struct undo_list *list, const char *path, const char *format, const char *tag)
+void undo_add_internal(struct undo_list *list, const char *path, const char *tag)
 {
-    const struct journal_argument arguments[] = {{.string = path}, {.string = format}, {.string = tag}};
-    add(list, "internal", arguments, 3);
+    const struct journal_argument arguments[] = {{.string = path}, {.string = tag}};
+    add(list, "internal", arguments, 2);
 }
 
 void undo_add_point(struct undo_list *list, const char *path, const char *tag)
@@ -128,8 +128,8 @@ static int undo_step(struct administration *administration, const struct journal
         return 0;
     if (strcmp(step->type, "file") == 0 && has_arguments(step, "sssnn"))
         return undo_file(arguments, err);
-    if (strcmp(step->type, "internal") == 0 && has_arguments(step, "sss"))
-        return undo_image_internal(arguments[0].string, arguments[1].string, arguments[2].string, err);
+    if (strcmp(step->type, "internal") == 0 && has_arguments(step, "ss"))
+        return undo_image_internal(arguments[0].string, arguments[1].string, err);
     if (strcmp(step->type, "point") == 0 && has_arguments(step, "ss"))
         return undo_image_point(arguments[0].string, arguments[1].string, err);
     if (strcmp(step->type, "domain") == 0 && has_arguments(step, "n"))

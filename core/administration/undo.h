@@ -29,7 +29,7 @@ void undo_add_file(struct undo_list *list, const char *directory, const char *te
                    const char *final_name, dev_t device, ino_t inode);
 
 /* An internal snapshot that the image at the absolute path gets, and did not have. */
-void undo_add_internal(struct undo_list *list, const char *path, const char *format, const char *tag);
+void undo_add_internal(struct undo_list *list, const char *path, const char *tag);
 
 /* The image goes back to another internal snapshot; what it held is kept in the one of this tag. */
 void undo_add_point(struct undo_list *list, const char *path, const char *tag);

@@ -4,12 +4,12 @@
 
 #include "base/error.h"
 
-/* Takes the internal snapshot of this tag out of the image, if it is there. Errors: as stopped_images_begin
- * and block_snapshot_delete. */
-int undo_image_internal(const char *path, const char *format, const char *tag, struct error *err);
+/* Takes the internal snapshot of this tag out of the qcow2 image, if it is there. Errors: as
+ * internal_undo_forget and qemu_img_free_leaks. */
+int undo_image_internal(const char *path, const char *tag, struct error *err);
 
 /*
  * If the image has an internal snapshot of this tag: goes back to it, and takes it out. Errors: as
- * qemu_img_apply, and as above.
+ * internal_undo_back and qemu_img_free_leaks.
  */
 int undo_image_point(const char *path, const char *tag, struct error *err);

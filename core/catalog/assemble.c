@@ -240,6 +240,23 @@ static int restore_attributes(struct snapshot *snapshot, const struct state_snap
     return snapshot->description ? 0 : -ENOMEM;
 }
 
+/* Is the disk at this position in the definition now? */
+bool assembly_has_disk(const struct assembly *assembly, unsigned position)
+{
+    for (size_t i = 0; i < assembly->draft->disk_count; i++)
+        if (assembly->positions[i] == position)
+            return true;
+    return false;
+}
+
+static size_t count_lost(const struct assembly *assembly, const struct state_snapshot *known)
+{
+    size_t lost = 0;
+    for (size_t i = 0; i < known->frozen_count; i++)
+        lost += !assembly_has_disk(assembly, known->frozen[i].position);
+    return lost;
+}
+
 static int add_snapshot(struct assembly *assembly, const struct group *group)
 {
     struct domain *domain = assembly->domain;
@@ -267,6 +284,8 @@ static int add_snapshot(struct assembly *assembly, const struct group *group)
     /* Memory makes it a checkpoint of a domain that ran; without it, nothing is known that is better than
      * what a crash leaves. */
     const struct state_domain *known = assembly->draft->state;
+    if (group->known)
+        snapshot->lost_disks = count_lost(assembly, group->known);
     if (group->known && known->is_administered)
         return restore_attributes(snapshot, group->known);
     snapshot->state = snapshot->memory_size ? SNAPSHOT_STATE_RUNNING : SNAPSHOT_STATE_UNKNOWN;

@@ -59,6 +59,20 @@ static int fill_attributes(const struct assembly *assembly, const struct snapsho
     return snapshot->description || !*from->description ? 0 : -ENOMEM;
 }
 
+/* What the snapshot holds of disks that the definition has no more: they may come back. */
+static int keep_lost(const struct assembly *assembly, const struct state_snapshot *known,
+                     struct state_snapshot *snapshot)
+{
+    for (size_t i = 0; i < known->frozen_count; i++) {
+        if (assembly_has_disk(assembly, known->frozen[i].position))
+            continue;
+        if (state_frozen_copy(&known->frozen[i], &snapshot->frozen[snapshot->frozen_count]) < 0)
+            return -ENOMEM;
+        snapshot->frozen_count++;
+    }
+    return 0;
+}
+
 static int fill_snapshots(struct assembly *assembly)
 {
     struct state_domain *state = assembly->state;
@@ -68,7 +82,8 @@ static int fill_snapshots(struct assembly *assembly)
         struct state_snapshot *snapshot = &state->snapshots[state->snapshot_count++];
         snapshot->serial = group->snapshot->serial;
         snapshot->name = strdup(group->name);
-        snapshot->frozen = calloc(group->count, sizeof *snapshot->frozen);
+        size_t known_count = group->known ? group->known->frozen_count : 0;
+        snapshot->frozen = calloc(group->count + known_count, sizeof *snapshot->frozen);
         if (!snapshot->name || !snapshot->frozen || fill_attributes(assembly, group->snapshot, snapshot) < 0)
             return -ENOMEM;
         for (size_t j = 0; j < group->count; j++) {
@@ -76,6 +91,8 @@ static int fill_snapshots(struct assembly *assembly)
             if (r < 0)
                 return r;
         }
+        if (group->known && keep_lost(assembly, group->known, snapshot) < 0)
+            return -ENOMEM;
     }
     return 0;
 }
@@ -94,7 +111,16 @@ static bool is_incomplete(const struct draft *draft)
     return draft->is_incomplete;
 }
 
-static int keep_missing_snapshots(struct assembly *assembly)
+/* Does all that it holds belong to disks that the definition has no more? */
+static bool is_lost(const struct assembly *assembly, const struct state_snapshot *snapshot)
+{
+    for (size_t i = 0; i < snapshot->frozen_count; i++)
+        if (assembly_has_disk(assembly, snapshot->frozen[i].position))
+            return false;
+    return snapshot->frozen_count > 0;
+}
+
+static int keep_missing_snapshots(struct assembly *assembly, bool incomplete)
 {
     const struct state_domain *known = assembly->draft->state;
     struct state_domain *state = assembly->state;
@@ -107,7 +133,8 @@ static int keep_missing_snapshots(struct assembly *assembly)
             is_there[assembly->groups.list[i]->known - known->snapshots] = true;
     for (size_t i = 0; i < count; i++) {
         const struct state_snapshot *from = &known->snapshots[i];
-        if (is_there[i] || groups_find(&assembly->groups, from->name))
+        if (is_there[i] || groups_find(&assembly->groups, from->name) ||
+            (!incomplete && !is_lost(assembly, from)))
             continue;
         if (state_snapshot_copy(from, &state->snapshots[state->snapshot_count]) < 0)
             return -ENOMEM;
@@ -155,7 +182,7 @@ static int fill_hidden(const struct assembly *assembly, bool is_incomplete)
         for (size_t j = 0; j < assembly->entries.hidden_count && !entry; j++)
             if (assembly->entries.hidden[j].known_frozen == &known->hidden[i])
                 entry = &assembly->entries.hidden[j];
-        if (!entry && !is_incomplete)
+        if (!entry && !is_incomplete && assembly_has_disk(assembly, known->hidden[i].position))
             continue;
         if (state_frozen_copy(&known->hidden[i], &state->hidden[state->hidden_count]) < 0)
             return -ENOMEM;
@@ -246,8 +273,8 @@ int assembly_make_state(struct assembly *assembly)
     const bool incomplete = is_incomplete(assembly->draft);
     if (r == 0)
         r = fill_administration(assembly, incomplete);
-    if (r == 0 && incomplete)
-        r = keep_missing_snapshots(assembly);
+    if (r == 0)
+        r = keep_missing_snapshots(assembly, incomplete);
     if (r == 0 && state->snapshot_count)
         qsort(state->snapshots, state->snapshot_count, sizeof *state->snapshots, compare_serial);
     return r;

@@ -17,5 +17,7 @@ struct assembly {
     struct layer ***layers; /* of each disk, by depth in its chain; borrowed from the domain */
 };
 
+bool assembly_has_disk(const struct assembly *assembly, unsigned position);
+
 /* Makes `state`, once the domain has its disks and snapshots. -ENOMEM. */
 int assembly_make_state(struct assembly *assembly);

@@ -53,8 +53,9 @@ static bool same_snapshot(const struct snapshot *a, const struct snapshot *b)
 {
     if (a->serial != b->serial || strcmp(a->name, b->name) != 0 || a->created.tv_sec != b->created.tv_sec ||
         a->created.tv_nsec != b->created.tv_nsec || a->frozen_count != b->frozen_count ||
-        a->state != b->state || a->consistency != b->consistency || a->memory_size != b->memory_size ||
-        a->is_protected != b->is_protected || strcmp(a->description, b->description) != 0 ||
+        a->lost_disks != b->lost_disks || a->state != b->state || a->consistency != b->consistency ||
+        a->memory_size != b->memory_size || a->is_protected != b->is_protected ||
+        strcmp(a->description, b->description) != 0 ||
         (a->parent ? a->parent->serial : 0) != (b->parent ? b->parent->serial : 0))
         return false;
     for (size_t i = 0; i < a->frozen_count; i++)

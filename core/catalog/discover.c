@@ -336,7 +336,8 @@ static void note_unseen(struct search *search)
     for (size_t i = 0; i < search->scan->image_count; i++) {
         const struct scan_image *image = search->scan->images[i];
         const struct kin *kin = kin_of(&search->kinship, image);
-        if (!kin->is_seen && kin->child && is_candidate(search, image))
+        if (!kin->is_seen && kin->child && !kin_of(&search->kinship, kin->child)->is_layer &&
+            is_candidate(search, image))
             notices_add(
                 search->notices, LOG_LEVEL_WARNING,
                 "%s is shown in no domain: it is the backing file of %s, whose chain can't be followed",

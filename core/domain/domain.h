@@ -98,6 +98,7 @@ struct snapshot {
     size_t frozen_count;
     enum snapshot_state state;
     enum consistency consistency;
+    size_t lost_disks;    /* that it includes, and the domain has no more */
     uint64_t memory_size; /* bytes of memory saved inside an image; 0: none */
     bool is_protected;
     char *description; /* never NULL */

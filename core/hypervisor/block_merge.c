@@ -3,6 +3,7 @@
 #include "hypervisor/block_merge.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -59,11 +60,63 @@ static int run(const struct block_engine *engine, const struct merge *merge,
     return error_set(err, EPROTO, "%s did not wait before it changed the graph", merge->command);
 }
 
+static int find_nodes(const struct block_nodes *nodes, const char *const *names,
+                      const struct block_node **found, size_t count, struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        found[i] = block_nodes_find(nodes, names[i]);
+        if (!found[i])
+            return error_set(err, ENODEV, "there is no block node %s", names[i]);
+    }
+    return 0;
+}
+
+int block_merge_check_growth(const struct block_nodes *nodes, const char *from, const char *into,
+                             struct error *err)
+{
+    const struct block_node *found[2];
+    int rc = find_nodes(nodes, (const char *const[]){from, into}, found, 2, err);
+    if (rc < 0)
+        return rc;
+    uint64_t size = found[1]->virtual_size, cluster = found[1]->cluster_size;
+    if (found[0]->virtual_size > size && cluster && size % cluster)
+        return error_set(err, EOPNOTSUPP,
+                         "a layer of %" PRIu64 " bytes can't be merged into one of %" PRIu64
+                         ", which is no whole number of clusters",
+                         found[0]->virtual_size, size);
+    return 0;
+}
+
+/* Of three neighbours the middle one is to go out. */
+static int check_gap(const struct block_nodes *nodes, const char *above, const char *middle,
+                     const char *below, struct error *err)
+{
+    const struct block_node *found[3];
+    int rc = find_nodes(nodes, (const char *const[]){above, middle, below}, found, 3, err);
+    if (rc < 0)
+        return rc;
+    uint64_t size = found[1]->virtual_size;
+    if (size < found[0]->virtual_size && size < found[2]->virtual_size)
+        return error_set(err, EOPNOTSUPP,
+                         "a layer of %" PRIu64 " bytes between larger ones, of %" PRIu64 " and %" PRIu64
+                         ", can't be merged",
+                         size, found[0]->virtual_size, found[2]->virtual_size);
+    return 0;
+}
+
 int block_commit(const struct block_engine *engine, const struct block_commit *commit,
                  const struct qmp_job_watch *watch, bool *changed, struct error *err)
 {
     if (strcmp(commit->top, commit->device) == 0)
         return error_set(err, EINVAL, "%s is the active layer, which is not merged like this", commit->top);
+    cleanup(block_nodes_done) struct block_nodes nodes = {0};
+    int rc = block_nodes_query(engine, &nodes, err);
+    if (rc == 0)
+        rc = check_gap(&nodes, commit->overlay, commit->top, commit->base, err);
+    if (rc == 0)
+        rc = block_merge_check_growth(&nodes, commit->top, commit->base, err);
+    if (rc < 0)
+        return rc;
     cleanup_json struct json_object *arguments = json_object_new_object();
     qmp_add_string(&arguments, "device", commit->device);
     qmp_add_string(&arguments, "top-node", commit->top);
@@ -86,6 +139,12 @@ int block_stream(const struct block_engine *engine, const struct block_stream *s
 {
     if (!stream->base != !stream->base_name)
         return error_set(err, EINVAL, "%s: a base needs a name for the header", stream->device);
+    cleanup(block_nodes_done) struct block_nodes nodes = {0};
+    int rc = stream->base ? block_nodes_query(engine, &nodes, err) : 0;
+    if (rc == 0 && stream->base)
+        rc = check_gap(&nodes, stream->device, stream->backing, stream->base, err);
+    if (rc < 0)
+        return rc;
     cleanup_json struct json_object *arguments = json_object_new_object();
     qmp_add_string(&arguments, "device", stream->device);
     if (stream->base) {

@@ -36,16 +36,26 @@ struct block_stream {
 };
 
 /*
+ * What QEMU 7.2 does not do right is refused with EOPNOTSUPP, before anything is written:
+ *  - An image with clusters whose size is no multiple of them can't grow into the size of what is merged into
+ *    it: what lay behind its end, when it was larger once, would be seen again.
+ *  - A layer that is shorter than the one above and the one below it can't go out from between them: what the
+ *    lower one has behind its end would be seen.
+ *
  * Both: `*changed` is set true as soon as the graph and header may have been changed; a failure after that
  * leaves what is in the files to be looked at (old and new chain read the same), and no file may go. A
  * failure before leaves the chain as it was; the base of a commit may hold some of the data by then, which no
  * layer above sees otherwise, but which the base's own content has changed by. Errors: ENOSPC, EROFS (a base
- * that is read-only), ENODEV, EBUSY, ECANCELED by `watch`; as qmp_job_wait.
+ * that is read-only), EOPNOTSUPP, ENODEV, EBUSY, ECANCELED by `watch`; as qmp_job_wait.
  */
 int block_commit(const struct block_engine *engine, const struct block_commit *commit,
                  const struct qmp_job_watch *watch, bool *changed, struct error *err);
 int block_stream(const struct block_engine *engine, const struct block_stream *stream,
                  const struct qmp_job_watch *watch, bool *changed, struct error *err);
+
+/* 0, or the EOPNOTSUPP of the first case above, for what is in `from` going into `into`; ENODEV. */
+int block_merge_check_growth(const struct block_nodes *nodes, const char *from, const char *into,
+                             struct error *err);
 
 struct block_backing_name {
     const char *device;         /* the active layer's node of the chain */

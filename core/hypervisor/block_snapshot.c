@@ -68,6 +68,60 @@ int block_snapshot_delete(const struct block_engine *engine, const char *node_na
                        NULL, err);
 }
 
+static const char *string_in(struct json_object *object, const char *key)
+{
+    struct json_object *value;
+    return json_object_is_type(object, json_type_object) && json_object_object_get_ex(object, key, &value)
+               ? json_string_of(value)
+               : NULL;
+}
+
+/* The snapshots of the node in what query-named-block-nodes gave; NULL: it has none. -ENODEV, without a text.
+ */
+static int snapshots_of(struct json_object *nodes, const char *node_name, struct json_object **snapshots)
+{
+    for (size_t i = 0; i < json_object_array_length(nodes); i++) {
+        struct json_object *node = json_object_array_get_idx(nodes, i), *image = NULL, *list = NULL;
+        const char *name = string_in(node, "node-name");
+        if (!name || strcmp(name, node_name) != 0)
+            continue;
+        if (json_object_object_get_ex(node, "image", &image) && json_object_is_type(image, json_type_object))
+            json_object_object_get_ex(image, "snapshots", &list);
+        *snapshots = json_object_is_type(list, json_type_array) ? list : NULL;
+        return 0;
+    }
+    return -ENODEV;
+}
+
+int block_snapshot_find(const struct block_engine *engine, const char *node_name, const char *tag, char **id,
+                        struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object(), *nodes = NULL;
+    qmp_add_bool(&arguments, "flat", true);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    int rc = qmp_command(engine->qmp, "query-named-block-nodes", arguments, engine->timeout_ms, &nodes, err);
+    if (rc < 0)
+        return rc;
+    if (!json_object_is_type(nodes, json_type_array))
+        return error_set(err, EPROTO, "query-named-block-nodes gave no list");
+    struct json_object *snapshots = NULL;
+    if (snapshots_of(nodes, node_name, &snapshots) < 0)
+        return error_set(err, ENODEV, "there is no block node %s", node_name);
+    for (size_t i = 0; snapshots && i < json_object_array_length(snapshots); i++) {
+        struct json_object *snapshot = json_object_array_get_idx(snapshots, i);
+        const char *name = string_in(snapshot, "name"), *found = string_in(snapshot, "id");
+        if (!name || !found || strcmp(name, tag) != 0)
+            continue;
+        char *copy = strdup(found);
+        if (!copy)
+            return error_set(err, ENOMEM, "out of memory");
+        *id = copy;
+        return 0;
+    }
+    return error_set(err, ENOENT, "the node %s has no snapshot \"%s\"", node_name, tag);
+}
+
 int block_snapshot_external(const struct block_engine *engine, const struct block_snapshot_pair *pairs,
                             size_t count, struct error *err)
 {

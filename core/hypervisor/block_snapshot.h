@@ -24,6 +24,11 @@ int block_snapshot_internal(const struct block_engine *engine, const char *const
 int block_snapshot_delete(const struct block_engine *engine, const char *node_name, const char *id,
                           const char *tag, struct error *err);
 
+/* The id of the first internal snapshot with that tag in a node's image; the caller frees. Errors: ENOENT
+ * where there is none; ENODEV; EPROTO; as qmp_command. */
+int block_snapshot_find(const struct block_engine *engine, const char *node_name, const char *tag, char **id,
+                        struct error *err);
+
 struct block_snapshot_pair {
     const char *node; /* is frozen, and becomes the backing of */
     const char

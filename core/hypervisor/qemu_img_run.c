@@ -15,8 +15,9 @@
 #include "helper/sandbox.h"
 #include "hypervisor/qmp_message.h"
 
-#define SAID_BYTES_MAX (256U << 10) /* more than a graph and a sentence about it, and 100 lines of progress  \
-                                     */
+#define SAID_BYTES_MAX                                                                                       \
+    (256U << 10) /* more than a graph and a sentence about it, and 100 lines of progress                     \
+                  */
 
 enum outcome { ENDED, CANCELED, TIMED_OUT };
 

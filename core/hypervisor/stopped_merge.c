@@ -7,7 +7,7 @@
 #include "hypervisor/stopped_merge.h"
 
 #include <errno.h>
-#include <inttypes.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -29,17 +29,11 @@ static int find_sizes(const struct block_engine *engine, const char *upper, cons
     int rc = block_nodes_query(engine, &nodes, err);
     if (rc < 0)
         return rc;
-    const struct block_node *above = block_nodes_find(&nodes, upper);
-    const struct block_node *below = block_nodes_find(&nodes, lower);
-    if (!above || !below)
-        return error_set(err, ENODEV, "a layer that is to be merged is not open");
-    *sizes = (struct sizes){above->virtual_size, below->virtual_size};
-    if (sizes->upper > sizes->lower && below->cluster_size && sizes->lower % below->cluster_size)
-        return error_set(err, EOPNOTSUPP,
-                         "a disk of %" PRIu64 " bytes can't be merged into an image of %" PRIu64
-                         ", which is no whole number of clusters",
-                         sizes->upper, sizes->lower);
-    return 0;
+    rc = block_merge_check_growth(&nodes, upper, lower, err);
+    if (rc == 0)
+        *sizes = (struct sizes){block_nodes_find(&nodes, upper)->virtual_size,
+                                block_nodes_find(&nodes, lower)->virtual_size};
+    return rc;
 }
 
 /* The job that brings the lower in step with the upper, to its end. */

@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 
 from checks import fails_with
 from mounted import run, wait_for
 
 FINISHED = ("done", "failed")
 LOCK_WORDS = ("lock", "in use")
+QUIET = 0.3  # seconds without any job: between two steps of giving space back there may be none for a moment
 
 
 def errno_name(code):
@@ -83,8 +85,15 @@ def jobs(mount, domain):
 def wait_idle(mount, domain=None):
     """Until no work is left in the background, of a domain or of all."""
     names = [domain] if domain else [name for name in os.listdir(mount.mountpoint) if not name.startswith(".")]
-    for name in names:
-        wait_for(lambda name=name: not jobs(mount, name), f"the jobs of {name}: {jobs(mount, name)}")
+    quiet_since = time.monotonic()
+
+    def is_quiet():
+        nonlocal quiet_since
+        if any(jobs(mount, name) for name in names):
+            quiet_since = time.monotonic()
+        return time.monotonic() > quiet_since + QUIET
+
+    wait_for(is_quiet, f"the jobs of {names}: {[jobs(mount, name) for name in names]}")
 
 
 def source(mount, domain, target="vda"):
@@ -97,13 +106,16 @@ def layers(mount, domain, target="vda"):
 
 
 def run_unlocked(words, again=lambda words: words):
-    """A command on an image, repeated while background work holds the image: a merge holds its lock for a moment."""
+    """A command on an image, repeated while background work holds the image (a merge holds its lock for a moment), or
+    has just put another one in its place."""
     told = []
 
     def attempt():
-        result = subprocess.run(again(words), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+        now = again(words)
+        result = subprocess.run(now, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
         told[:] = [result]
-        return result.returncode == 0 or not any(word in result.stderr for word in LOCK_WORDS)
+        replaced = "No such file" in result.stderr and again(words) != now
+        return result.returncode == 0 or not (replaced or any(word in result.stderr for word in LOCK_WORDS))
 
     wait_for(attempt, " ".join(words))
     return told[0]

@@ -48,12 +48,12 @@ def test_nothing_is_written_nothing_happens():
 
 
 def test_running_needs_launch():
-    """To running or paused: this domain is started by somebody else, which the text says"""
+    """To running or paused: this domain is started by somebody else; the text says what can be done"""
     with Mounted(domains.web1) as mount:
         take(mount, "one")
         with Unchanged(mount):
             for words in ("running", "paused"):
-                command_refused(errno.EOPNOTSUPP, mount, "web1", "snapshots/one/revert", words, ["launch"])
+                command_refused(errno.EOPNOTSUPP, mount, "web1", "snapshots/one/revert", words, ["shutoff"])
 
 
 def test_guard():

@@ -93,9 +93,11 @@ static inline int open_image_file(const char *name, int flags)
 /* Leaks are no damage: qemu-img check gives 3 for them. */
 static inline void assert_undamaged(const char *image)
 {
-    int status = status_of("qemu-img check -q -f qcow2 %s", image);
-    if (status != 0 && status != 3)
+    int status = status_of("qemu-img check -f qcow2 %s", image);
+    if (status != 0 && status != 3) {
+        print_log();
         fail_msg("qemu-img check gives %d for %s", status, image);
+    }
 }
 
 /* The same length and bytes; `format` is the image's. */

@@ -17,7 +17,7 @@
 
 struct chain {
     struct stopped_image images[LAYERS_MAX];
-    char names[LAYERS_MAX][16];
+    char names[LAYERS_MAX][24];
     size_t count;
 };
 

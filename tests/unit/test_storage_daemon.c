@@ -469,6 +469,25 @@ static void test_merging_refused(void **state)
     assert_reads_as("c", "want");
 }
 
+/* QEMU would show through the layer above what the base has behind the end of the one that goes out. */
+static void test_merging_a_short_layer_is_refused(void **state)
+{
+    make_chain();
+    run("rm a b c; qemu-img create -q -f qcow2 -b $PWD/base -F qcow2 a 16M;"
+        "qemu-img create -q -f qcow2 -b $PWD/a -F qcow2 b 64M;"
+        "qemu-img create -q -f qcow2 -b $PWD/b -F qcow2 c 64M; qemu-img convert -O raw c want");
+    struct block_engine engine = start(chain, 4);
+    bool changed = false;
+    struct error err = {0};
+    assert_int_equal(commit(&engine, &patient, &changed, &err), -EOPNOTSUPP);
+    const struct block_stream spec = {
+        .job_id = "j", .device = "b", .backing = "a", .base = "base", .base_name = in_folder("base")};
+    assert_int_equal(block_stream(&engine, &spec, &patient, &changed, &err), -EOPNOTSUPP);
+    assert_false(changed);
+    stop(&engine);
+    assert_reads_as("c", "want");
+}
+
 /* At each moment at which we are told something, and at the one at which QEMU loses data if it is let. */
 static void test_killed_while_merging(void **state)
 {
@@ -802,6 +821,7 @@ int main(void)
         cmocka_unit_test(test_streaming_all),
         cmocka_unit_test(test_merging_cancelled),
         cmocka_unit_test(test_merging_refused),
+        cmocka_unit_test(test_merging_a_short_layer_is_refused),
         cmocka_unit_test(test_killed_while_merging),
         cmocka_unit_test(test_killed_between_commands),
         cmocka_unit_test(test_naming_a_backing_file),
