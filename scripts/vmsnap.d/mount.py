@@ -181,8 +181,11 @@ class Domain:
 
     def make_snapshot(self, name):
         """mkdir: as `defaults` says."""
+        path = os.path.join(self.path, "snapshots", name)
+        if os.path.isdir(path):  # the kernel would refuse it, and nobody would tell why
+            raise Refused(f"{self.name}: create: there is a snapshot {name} already")
         with progress.of_jobs(self), self.refusals("create"):
-            os.mkdir(os.path.join(self.path, "snapshots", name))
+            os.mkdir(path)
 
     def _reason(self, error, what, text=""):
         """The text of the control file, else that of last_error, else that of the errno."""

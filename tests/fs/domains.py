@@ -9,7 +9,7 @@ import subprocess
 import administer
 import make
 from checks import equal
-from mounted import new_room, run
+from mounted import new_room, run, wait_for
 
 SIZE = 4 * make.MIB
 
@@ -130,6 +130,28 @@ def home(mount, domain="web1", target="vda", name=None):
     """All is deleted and done: the disk is on its first file alone."""
     administer.wait_idle(mount)
     equal(administer.layers(mount, domain, target), [os.path.join(mount.source, name or f"{domain}.qcow2")], f"{domain} {target}")
+
+
+class Holder:
+    """Another program, qemu-nbd, that has an image open for writing; yields its process."""
+
+    def __init__(self, mount, path, image_format="qcow2"):
+        socket = os.path.join(mount.room, f"nbd-{os.path.basename(path)}")
+        self.process = subprocess.Popen(["qemu-nbd", "-f", image_format, "-k", socket, "--persistent", path])
+        mark = f":{os.stat(path).st_ino} "
+        wait_for(lambda: mark in locks(), f"qemu-nbd's lock on {path}")
+
+    def __enter__(self):
+        return self.process
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+
+def locks():
+    with open("/proc/locks", encoding="ascii") as file:
+        return file.read()
 
 
 @contextlib.contextmanager

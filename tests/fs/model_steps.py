@@ -259,7 +259,7 @@ class Steps:
                       (where + "clone", "", {errno.EINVAL}), (where + "clone", "a/b", {errno.EINVAL}), (where + "protected", "2", {errno.EINVAL})]  # fmt: skip
         control, words, wanted = self.random.choice(tries)
         if control.endswith("/clone") and not words:
-            words = " full full"
+            words = "name half"
         return Step(f"{domain.name}/{control}: {words[:40]!r}", wanted, lambda mount: administer.command(mount, domain.name, control, words), lambda world: None)
 
 

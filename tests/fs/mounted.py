@@ -158,14 +158,17 @@ class Mounted:
         self.process = None
 
     def wait_for_orphans(self):
-        """Helpers of a killed daemon end by themselves; only then are the images free again."""
+        """Until what others left to us since the mount has ended: helpers of a killed daemon, a shell's own children."""
+
+        def left():
+            return children() - self._children_before - ({self.process.pid} if self.process else set())
 
         def gone():
-            for pid in children() - self._children_before:
+            for pid in left():
                 os.waitpid(pid, os.WNOHANG)
-            return not children() - self._children_before
+            return not left()
 
-        wait_for(gone, f"the end of {[process_name(pid) for pid in children() - self._children_before]}")
+        wait_for(gone, "the end of processes that others left to us")
 
     def remount(self, options=None):
         self.unmount()

@@ -20,29 +20,13 @@ from mounted import Mounted, wait_for
 DAMAGED = r"state|store|damaged|can't be (read|used)|read-only"
 
 
-class Holder:
-    """Another program that has an image open for writing."""
-
-    def __init__(self, mount, path, image_format="qcow2"):
-        socket = os.path.join(mount.room, f"nbd-{os.path.basename(path)}")
-        self.process = subprocess.Popen(["qemu-nbd", "-f", image_format, "-k", socket, "--persistent", path])
-        wait_for(lambda: os.path.exists(socket), "qemu-nbd")
-
-    def __enter__(self):
-        return self.process
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
-
-
 def test_image_in_use():
     """Any other process that has the image open for writing: EBUSY, naming it; afterwards it works"""
     with Mounted(lambda source: domains.web1(source, formats=("qcow2", "raw", "qcow2"))) as mount:
         create(mount, "one disk=vda:internal disk=vdb:external disk=vdc:internal")
         for target in ("vda", "vdb", "vdc"):
             path, image_format = administer.source(mount, "web1", target)
-            with Holder(mount, path, image_format) as holder:
+            with domains.Holder(mount, path, image_format) as holder:
                 before = administer.names_beside(mount)
                 for words in ("two", "two disk=vda:external disk=vdb:external disk=vdc:external", f"two disk={target}:internal"):
                     line = command_refused(errno.EBUSY, mount, "web1", "create", words, [str(holder.pid)])
@@ -59,7 +43,7 @@ def test_disk_that_is_left_out_may_be_in_use():
     """A disk that the snapshot leaves out is nobody's business"""
     with Mounted(lambda source: domains.web1(source, formats=("qcow2", "qcow2"))) as mount:
         path, _ = administer.source(mount, "web1", "vdb")
-        with Holder(mount, path):
+        with domains.Holder(mount, path):
             equal(mount.text("web1", "state"), "running\n")
 
 
@@ -76,7 +60,7 @@ def test_no_room():
             with Unchanged(mount):
                 for words in ("three", "three disk=vda:external disk=vdb:external disk=vdc:external"):
                     command_refused(errno.ENOSPC, mount, "web1", "create", words)
-                command_refused(errno.ENOSPC, mount, "web1", "snapshots/one/clone", "web2 full", ["bytes"])
+                command_refused(errno.ENOSPC, mount, "web1", "snapshots/one/clone", "web2 full", ["room"])
                 command_refused(errno.ENOSPC, mount, "web1", "snapshots/one/revert", "1")
             os.unlink(filler)
             create(mount, "three")
@@ -113,7 +97,6 @@ def test_damaged_state():
         ("empty", lambda data: b""),
         ("zeros", lambda data: bytes(len(data))),
         ("other text", lambda data: b"something else\n"),
-        ("newer", lambda data: data.replace(b'"version": 1', b'"version": 99').replace(b'"version":1', b'"version":99')),
     )
     for what, damage in damages:
         with Mounted(domains.web1, expected=[DAMAGED]) as mount:
@@ -128,18 +111,15 @@ def test_damaged_state():
             for path in files:
                 with open(path, "rb") as file:
                     whole[path] = file.read()
-                changed = damage(whole[path])
-                if changed == whole[path]:
-                    continue
                 with open(path, "wb") as file:
-                    file.write(changed)
+                    file.write(damage(whole[path]))
             images = {path: make.convert(path, os.path.join(mount.room, "raw")) for path in administer.images(mount.source)}
             mount.mount()
             problem = mount.text("web1", "domain.json")
             assert '"problem": null' not in problem, f"{what}: no reason is told"
             refused((errno.EROFS, errno.EIO), mount, "web1", take, mount, "more")
             for name in mount.snapshots("web1"):
-                refused((errno.EROFS, errno.EIO), mount, "web1", os.rmdir, snapshot_path(mount, "web1", name))
+                refused((errno.EROFS, errno.EIO, errno.EPERM), mount, "web1", os.rmdir, snapshot_path(mount, "web1", name))
             mount.unmount()
             for path, data in images.items():
                 assert make.convert(path, os.path.join(mount.room, "raw")) == data, f"{what}: {path} was changed"

@@ -127,7 +127,8 @@ def test_create_and_delete():
         equal(mount.text("web1", "snapshots", "two words", "description"), 'say "hi"\nback\\slash\n')
         vmsnap(mount, "create", "web1", "part", "disk=vda:external", "disk=vdb:no")
         equal(domains.kinds(mount, "part"), {"vda": "external"})
-        for words, reason in ((("one",), "one"), (("x", "memory=external"), "memory"), (("x", "surprise"), "surprise")):
+        assert "already" in vmsnap(mount, "create", "web1", "one", status=1)[1]
+        for words, reason in ((("x", "memory=external"), "memory"), (("x", "surprise"), "surprise")):
             _, complaint = vmsnap(mount, "create", "web1", *words, status=1)
             assert reason in complaint and len(complaint) > 40, f"not the whole reason: {complaint}"
         vmsnap(mount, "delete", "web1", "part", "two words")
@@ -190,15 +191,9 @@ def test_restore():
         short = make.filled(os.path.join(mount.room, "short"), make.MIB)
         assert "bytes" in vmsnap(mount, "restore", "web1", "vda", short, status=1)[1]
         vmsnap(mount, "restore", "web1", "vdz", short, status=1)
-        path, _ = administer.source(mount, "web1")
-        socket = os.path.join(mount.room, "socket")
-        holder = subprocess.Popen(["qemu-nbd", "-f", "qcow2", "-k", socket, "--persistent", path])
-        try:
-            wait_for(lambda: os.path.exists(socket), "qemu-nbd")
+        with domains.Holder(mount, *administer.source(mount, "web1")):
+            wait_for(lambda: mount.text("web1", "state") == "running\n", "the state")
             assert "running" in vmsnap(mount, "restore", "web1", "vda", os.path.join(target, "vda.raw"), status=1)[1]
-        finally:
-            holder.terminate()
-            holder.wait()
 
 
 def test_release():
@@ -262,6 +257,7 @@ def test_completion():
         ):
             said = subprocess.run(["bash", "-c", script, "bash", os.path.dirname(VMSNAP), COMPLETION, mount.mountpoint, *words], capture_output=True, text=True)
             equal(said.stdout.split(), wanted, str(words))
+            mount.wait_for_orphans()
 
 
 if __name__ == "__main__":
