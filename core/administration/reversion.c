@@ -12,6 +12,7 @@
 #include "administration/images.h"
 #include "administration/room.h"
 #include "base/cleanup.h"
+#include "hypervisor/image_claim.h"
 #include "hypervisor/internal_undo.h"
 #include "hypervisor/qemu_img.h"
 
@@ -37,7 +38,10 @@ static int add_applied(struct reversion *reversion, const struct change *change,
     reversion->applied = grown;
     struct applied *applied = &grown[reversion->applied_count++];
     *applied = (struct applied){.disk = disk, .to = to, .fd = -1};
+    cleanup_close int claim = -1; /* whoever writes to it is found before anything is done */
     int r = image_open(change, disk->active, &applied->fd, err);
+    if (r == 0)
+        r = image_claim_take(disk->active->path, applied->fd, &claim, err);
     return r < 0 ? r : room_for_bytes(applied->fd, disk->active->path, POINT_BYTES, err);
 }
 
