@@ -98,7 +98,7 @@ void administer(fuse_req_t request, const struct request *asked, const char *wor
         return;
     }
     *pending = (struct pending){
-        .call = {.run = answer, .names_too = reply->names_too},
+        .call.run = answer,
         .request = request,
         .reply = *reply,
         .number = administration_number(service->administration),

@@ -24,9 +24,6 @@ struct administered {
 
 struct administer_reply {
     void (*send)(fuse_req_t request, const struct administered *result);
-    /* The kernel is told of names that went before the reply, too. Not for requests that lock a directory:
-     * these have to wait for that lock (invalidator.h). */
-    bool names_too;
     uint64_t node, handle, end; /* for `send` */
     size_t size;
 };

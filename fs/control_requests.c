@@ -257,7 +257,6 @@ void control_requests_write(fuse_req_t request, const struct place *place, const
     control_files_begin(service->controls, place->id);
     const struct administer_reply reply = {
         .send = reply_written,
-        .names_too = true,
         .node = place->id,
         .handle = handle,
         .end = offset + size,

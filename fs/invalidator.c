@@ -98,15 +98,6 @@ static bool append(struct queue *queue, struct invalidator_item *item)
     return taken;
 }
 
-static void make_call(struct queue *queue, struct invalidator_item *item)
-{
-    struct invalidator_call *call = (struct invalidator_call *)item; /* it comes first there */
-    struct queue *names = &queue->of->queues[NAMES];
-    if (queue != names && call->names_too && append(names, item))
-        return;
-    call->run(call);
-}
-
 static void *queue_run(void *opaque)
 {
     struct queue *queue = opaque;
@@ -125,7 +116,8 @@ static void *queue_run(void *opaque)
             queue->last = &queue->first;
         pthread_mutex_unlock(&queue->lock);
         if (item->is_call) {
-            make_call(queue, item);
+            struct invalidator_call *call = (struct invalidator_call *)item; /* it comes first there */
+            call->run(call);
         } else {
             if (!ending)
                 send_notice(queue->of->session, (const struct notice *)item); /* it comes first there, too */
@@ -241,6 +233,14 @@ static void listings_changed(struct invalidator *invalidator, const struct domai
     }
 }
 
+/* What stands for a snapshot itself is to be asked for anew by whoever comes to it: it is gone. */
+static void snapshot_is_gone(struct invalidator *invalidator, const struct snapshot *snapshot)
+{
+    invalidator_node(invalidator, node_id(NODE_SNAPSHOT, snapshot->serial, SNAPSHOT_DIRECTORY), true);
+    invalidator_node(invalidator, node_id(NODE_TREE, snapshot->serial, 0), true);
+    invalidator_node(invalidator, node_id(NODE_CHILD_LINK, snapshot->serial, 0), true);
+}
+
 /* The snapshot is not where it was: it went, or it has another name or parent. */
 static void snapshot_went(struct invalidator *invalidator, const struct domain *domain,
                           const struct snapshot *snapshot, bool is_gone)
@@ -348,6 +348,7 @@ static void domain_compare(struct invalidator *invalidator, const struct domain 
             hung_elsewhere |= parent_serial(snapshot) != parent_serial(still);
         } else {
             snapshot_went(invalidator, before, snapshot, true);
+            snapshot_is_gone(invalidator, snapshot);
         }
     }
     /* `@` leads up as far as it lies deep in tree/, and who lies below those may lie deeper or less deep. */
@@ -378,6 +379,7 @@ void invalidator_compare(struct invalidator *invalidator, const struct catalog *
             domain_compare(invalidator, domain, still);
             continue;
         }
+        invalidator_node(invalidator, domain_node(domain, DOMAIN_DIRECTORY), true);
         name_went(invalidator, NODE_ROOT_ID, domain->name,
                   node_id(NODE_DOMAIN, domain->serial, DOMAIN_DIRECTORY));
         listing_changed = true;

@@ -12,19 +12,21 @@
  *     pages   bytes of frozen disks. May wait for pages that somebody reads, through a helper perhaps that
  *             hangs. Nobody ever waits for this queue.
  *
- * Whoever wants to reply after the kernel was told hands over a call (invalidator_after), which the thread
- * of the queue makes when everything that was queued before it was sent. So no thread waits for a ticket,
+ * Whoever wants to reply after the kernel was told hands over a call (invalidator_after), which the thread of
+ * `nodes` makes when everything that was queued there before it was sent. So no thread waits for a ticket,
  * and nothing can wait in a circle:
  *
- *     - Replies to mkdir, rmdir and rename wait for `nodes` alone, which waits for workers alone, which wait
- *       for neither the administration nor a queue. So they are sent, and what they lock is unlocked.
- *     - `names` waits for such locks alone. So it goes on, as soon as the operation that holds one is over.
- *     - Replies to writes wait for `nodes` and `names`. What a write holds meanwhile is the lock of its
- *       control file, which no notification takes, and nothing in the administration: its request is done.
+ *     - Replies to mkdir, rmdir, rename and writes wait for `nodes` alone, which waits for workers alone,
+ * which wait for neither a reply nor a queue. So they are sent, and what they lock is unlocked.
+ *     - `names` waits for such locks alone, and no reply ever waits for it. (A write, too, can hold up
+ *       a directory: it locks its control file, for which an unlink waits that has locked the directory.) So
+ * it goes on, as soon as the operations that hold locks are over.
  *     - Unmounting waits until no notification is on its way, and they wait for none but processes that use
  *       the mount, of which there are none then. At the end of the daemon what waits for a lock goes on when
- *       the administration has answered everything, which it does before the queues are stopped; these end
- *       with `nodes`, which may still hand calls to `names`.
+ *       the administration has answered everything, which it does before the queues are stopped.
+ *
+ * What went is seen to be gone before its name is: its attributes are forgotten in `nodes`, and whoever comes
+ * to it by a name that the kernel still holds asks for them, and is told ENOENT.
  *
  * Any thread may queue; that never waits.
  */
@@ -49,7 +51,6 @@ struct invalidator_item {
 struct invalidator_call {
     struct invalidator_item item;
     void (*run)(struct invalidator_call *call);
-    bool names_too;
 };
 
 struct invalidator *invalidator_new(void);
@@ -77,5 +78,5 @@ void invalidator_range(struct invalidator *invalidator, uint64_t id, uint64_t of
 void invalidator_compare(struct invalidator *invalidator, const struct catalog *before,
                          const struct catalog *after);
 
-/* Calls call->run when what was queued so far in `nodes` and, with call->names_too, in `names` was sent. */
+/* Calls call->run when what was queued so far in `nodes` was sent. */
 void invalidator_after(struct invalidator *invalidator, struct invalidator_call *call);

@@ -12,6 +12,7 @@
 #include "administration/images.h"
 #include "administration/room.h"
 #include "base/cleanup.h"
+#include "hypervisor/image_claim.h"
 #include "hypervisor/internal_undo.h"
 #include "hypervisor/qemu_img.h"
 
@@ -37,16 +38,27 @@ static int add_applied(struct reversion *reversion, const struct change *change,
     reversion->applied = grown;
     struct applied *applied = &grown[reversion->applied_count++];
     *applied = (struct applied){.disk = disk, .to = to, .fd = -1};
+    cleanup_close int claim = -1; /* whoever writes to it is found before anything is done */
     int r = image_open(change, disk->active, &applied->fd, err);
+    if (r == 0)
+        r = image_claim_take(disk->active->path, applied->fd, &claim, err);
     return r < 0 ? r : room_for_bytes(applied->fd, disk->active->path, POINT_BYTES, err);
 }
 
 /* What was active is needed no more; the store has to know of it until it is given back. */
-static int note_old(struct change *change, const struct disk *disk, uint64_t layer, struct error *err)
+static int note_old(struct reversion *reversion, struct change *change, const struct disk *disk,
+                    uint64_t layer, struct error *err)
 {
     cleanup_close int fd = -1;
     struct state_frozen record;
+    int *grown = realloc(reversion->claims, (reversion->claim_count + 1) * sizeof *grown);
+    if (!grown)
+        return error_set(err, ENOMEM, "out of memory");
+    reversion->claims = grown;
+    grown[reversion->claim_count] = -1;
     int r = image_open(change, disk->active, &fd, err);
+    if (r == 0)
+        r = image_claim_take(disk->active->path, fd, &grown[reversion->claim_count++], err);
     if (r == 0)
         r = image_record_layer(change, disk->position, disk->active, fd, -1, &record, err);
     return r < 0 ? r : change_add_content(change, layer, 0, &record, err);
@@ -70,7 +82,7 @@ static int plan_disk(struct reversion *reversion, struct change *change, const s
                                         .copy = plan->how == REVERT_COPY_OUT,
                                         .internal = internal ? internal->internal : NULL};
     int r = overlays_add(&reversion->overlays, change, from->layer, plan->disk, plan->active, &place, err);
-    return r < 0 ? r : note_old(change, disk, plan->was_active, err);
+    return r < 0 ? r : note_old(reversion, change, disk, plan->was_active, err);
 }
 
 /* ---- In place ---- */
@@ -168,6 +180,10 @@ void reversion_done(struct reversion *reversion)
     for (size_t i = 0; i < reversion->applied_count; i++)
         if (reversion->applied[i].fd >= 0)
             close(reversion->applied[i].fd);
+    for (size_t i = 0; i < reversion->claim_count; i++)
+        if (reversion->claims[i] >= 0)
+            close(reversion->claims[i]);
+    free(reversion->claims);
     free(reversion->applied);
     undo_list_done(&reversion->undo);
     *reversion = (struct reversion){0};

@@ -28,6 +28,8 @@ struct reversion {
     struct overlays overlays; /* of overlays and copies: a copy begins as an overlay's file does */
     struct applied *applied;
     size_t applied_count;
+    int *claims; /* on what is active now and will not be: whoever writes there would lose it */
+    size_t claim_count;
     struct undo_list undo;
     char tag[64]; /* of the undo point */
 };

@@ -2,10 +2,7 @@
 /* Room for a change; see room.h. */
 #include "administration/room.h"
 
-#include <errno.h>
-#include <sys/statvfs.h>
-
-#include "base/bytes.h"
+#include "hypervisor/free_space.h"
 
 /*
  * A new overlay has a header, a refcount table and block, and an L1 table of 8 bytes for each 512 MiB; an
@@ -18,16 +15,8 @@
 
 int room_for_bytes(int fd, const char *name, uint64_t bytes, struct error *err)
 {
-    struct statvfs room;
-    if (fstatvfs(fd, &room) < 0)
-        return error_set(err, errno, "%s: %m", name);
-    uint64_t left;
-    if (__builtin_mul_overflow((uint64_t)room.f_bavail, (uint64_t)room.f_frsize, &left))
-        left = UINT64_MAX;
-    if (left >= bytes)
-        return 0;
-    return error_set(err, ENOSPC, "%s: there is no room: it needs about %.1f MiB, and %.1f MiB are left",
-                     name, (double)bytes / MIB, (double)left / MIB);
+    int r = free_space_check(fd, name, "it", bytes, err);
+    return r < 0 ? (error_prefix(err, "there is no room"), r) : 0;
 }
 
 int room_for_snapshot(const struct overlays *overlays, const struct internals *internals, struct error *err)

@@ -18,19 +18,37 @@ static int open_image(const char *path, int *fd, struct error *err)
     return *fd < 0 && errno != ENOENT ? error_set(err, errno, "%s: %m", path) : 0;
 }
 
+/* Has the image an internal snapshot of this tag? Only read: somebody else may have it open. */
+static int has_tag(const char *path, int fd, const char *tag, bool *found, struct error *err)
+{
+    const struct image_info *info;
+    int r = image_read_info(fd, path, &info, err);
+    if (r < 0)
+        return r;
+    *found = image_find_tag(info, tag);
+    image_info_unref(info);
+    return 0;
+}
+
 /* What a killed command has left in the tables, which only looks like damage. */
 static int tidy(const char *path, int fd, struct error *err)
 {
     const struct qemu_img image = {.path = path, .fd = fd, .timeout_ms = IMAGE_TIMEOUT_MS};
-    return qemu_img_free_leaks(&image, err);
+    int r = qemu_img_free_leaks(&image, err);
+    return r == -EBUSY ? 0 : r; /* what is left over does no harm */
 }
 
 int undo_image_internal(const char *path, const char *tag, struct error *err)
 {
     cleanup_close int fd = -1;
+    bool found = false;
     int r = open_image(path, &fd, err);
+    if (r == 0 && fd >= 0)
+        r = has_tag(path, fd, tag, &found, err);
     if (r < 0 || fd < 0)
         return r;
+    if (!found)
+        return tidy(path, fd, err);
     const struct stopped_image image = {
         .name = path, .fd = fd, .format = IMAGE_FORMAT_QCOW2, .writable = true, .backing = -1, .data_fd = -1};
     const struct internal_undo undo = {
@@ -42,9 +60,14 @@ int undo_image_internal(const char *path, const char *tag, struct error *err)
 int undo_image_point(const char *path, const char *tag, struct error *err)
 {
     cleanup_close int fd = -1;
+    bool found = false;
     int r = open_image(path, &fd, err);
+    if (r == 0 && fd >= 0)
+        r = has_tag(path, fd, tag, &found, err);
     if (r < 0 || fd < 0)
         return r;
+    if (!found)
+        return tidy(path, fd, err);
     const struct stopped_image image = {
         .name = path, .fd = fd, .format = IMAGE_FORMAT_QCOW2, .writable = true, .backing = -1, .data_fd = -1};
     const struct internal_undo undo = {

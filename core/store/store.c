@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "store/lock.h"
 #include "store/replace_file.h"
+#include "store/reserve.h"
 #include "store/serials.h"
 #include "store/state_json.h"
 
@@ -37,6 +38,7 @@ struct store {
     bool read_only;
     bool serials_lost; /* the counter could not be read */
     struct serials serials;
+    struct reserve reserve;
     uint64_t *damaged; /* serials of the state files that could not be read */
     size_t damaged_count;
     char *damage; /* their names, for people */
@@ -186,8 +188,10 @@ static int open_content(struct store *store, struct error *err)
     if (r < 0)
         return error_prefix(err, "%s", store->path), r;
     store->serials_lost = !found;
+    reserve_init(&store->reserve, store->read_only ? -1 : store->top);
     if (store->read_only)
         return 0;
+    reserve_fill(&store->reserve, 0);
     replace_file_clean(store->top);
     replace_file_clean(store->domains);
     /* Who was killed before the flush left names that a power cut could still take back. */
@@ -484,7 +488,13 @@ static int save_batch(struct store *store, const struct state_domain *const *sta
         files[i] = (struct replacement){names[i], texts[i].data, texts[i].length};
     }
     if (r == 0) {
+        size_t bytes = 0;
+        for (size_t i = 0; i < count; i++)
+            bytes += files[i].length;
         r = replace_files(store->domains, files, count, err);
+        if ((r == -ENOSPC || r == -EDQUOT) && reserve_release(&store->reserve))
+            r = replace_files(store->domains, files, count, err);
+        reserve_fill(&store->reserve, bytes * 2);
         if (r < 0)
             error_prefix(err, "%s/domains", store->path);
     }

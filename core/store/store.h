@@ -6,6 +6,7 @@
  *     .vmsnapfs/version            "1\n"; a newer one is only read
  *     .vmsnapfs/lock               locked by the writable mount; holds "HOST PID\n"
  *     .vmsnapfs/serials            the next serial number that was not reserved yet; reserved in blocks
+ *     .vmsnapfs/reserve            room for writing state files on a full disk; see reserve.h
  *     .vmsnapfs/domains/N.json     the state of the domain with serial N
  *     .vmsnapfs/journal/N.json     the operation that runs on it; see journal.h
  *

@@ -6,6 +6,7 @@ The administration under this program is a fake, which changes nothing, and is a
 EOPNOTSUPP, "nothing is administered here".
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -61,7 +62,8 @@ def write_to(path, text, flags=os.O_WRONLY):
     try:
         return os.write(fd, text)
     finally:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # where the mount has ended meanwhile
+            os.close(fd)
 
 
 class Started:
