@@ -77,9 +77,9 @@ class Sequence:
         assert code is None, f"errno {errno_name(code)}: {step}: {self.errors()}"
         self.world = self.after(step)
 
-    def after(self, step):
+    def after(self, step, apply=None):
         world = copy_world(self.world)
-        step.apply(world)
+        (apply or step.apply)(world)
         settle_names(self.mount, world, step)
         return world
 
@@ -115,6 +115,8 @@ class Sequence:
             possible = [self.after(step)]
         elif not step.refusals:
             possible.append(self.after(step))
+            if step.begin:
+                possible.append(self.after(step, step.begin))
         wrong = []
         for world in possible:
             try:
