@@ -133,6 +133,18 @@ static bool is_open(void *opaque, uint64_t snapshot)
     return options->is_open && options->is_open(options->opaque, snapshot);
 }
 
+/* Overlays that the request is to use as they are: until then they lie on a disk like another program's. */
+static int reused_paths(const struct request *request, char ***paths)
+{
+    int r = 0;
+    for (size_t i = 0; request->kind == REQUEST_CREATE && request->create.reuse_external && r == 0 &&
+                       i < request->create.disk_count;
+         i++)
+        if (request->create.disks[i].path)
+            r = state_paths_add(paths, request->create.disks[i].path);
+    return r;
+}
+
 int change_begin(struct administration *administration, struct work *work, uint64_t domain,
                  struct change *change, struct error *err)
 {
@@ -144,7 +156,10 @@ int change_begin(struct administration *administration, struct work *work, uint6
     if (r < 0)
         return r;
     change->is_held = true;
-    r = catalog_refresh(administration->catalog, domain, &change->domain, &change->before, err);
+    cleanup(state_paths_free) char **reused = NULL;
+    if (work && work->request && reused_paths(work->request, &reused) < 0)
+        return out_of_memory(err);
+    r = catalog_refresh(administration->catalog, domain, reused, &change->domain, &change->before, err);
     if (r < 0)
         return r;
     r = check_domain(change, err);

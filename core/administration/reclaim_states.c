@@ -33,7 +33,7 @@ int reclaim_states_begin(struct reclaim_states *states, const uint64_t *domains,
         states->held[states->held_count++] = domains[i];
     }
     for (size_t i = 0; i < count; i++) {
-        int r = catalog_refresh(catalog, domains[i], NULL, &states->states[states->count], err);
+        int r = catalog_refresh(catalog, domains[i], NULL, NULL, &states->states[states->count], err);
         if (r < 0)
             return r;
         states->count++;
@@ -269,6 +269,7 @@ void reclaim_states_forget(struct reclaim_states *states, const char *path)
             if (strcmp(state->hidden[j].layer, stored) == 0)
                 remove_hidden(state, j);
         state_paths_remove(state->made, stored);
+        state_paths_remove(state->reused, stored);
         state_paths_remove(state->touched, stored);
     }
 }

@@ -222,7 +222,8 @@ static int follow(struct change *change, struct state_snapshot **snapshots, size
     if (hide_released(change, made, *count) < 0 || hide_told(change, made, *count) < 0)
         return -ENOMEM;
     for (size_t i = 0; i < change->layer_count; i++)
-        if (change->layers[i].is_made && state_paths_add(&state->made, change->layers[i].path) < 0)
+        if (state_paths_add(change->layers[i].is_made ? &state->made : &state->reused,
+                            change->layers[i].path) < 0)
             return -ENOMEM;
     for (size_t i = 0; i < tree->disk_count; i++)
         if (set_active(change, &tree->disks[i]) < 0)

@@ -105,6 +105,8 @@ void administered_mark(const struct kinship *kinship, const struct image_index *
                 mark(&marking, state->disks[j].active);
         for (char **path = state->made; path && *path; path++)
             mark(&marking, *path);
+        for (char **path = state->reused; path && *path; path++)
+            mark(&marking, *path);
         for (size_t j = 0; j < state->hidden_count; j++)
             mark(&marking, state->hidden[j].layer);
         for (size_t j = 0; j < state->snapshot_count; j++)

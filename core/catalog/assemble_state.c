@@ -202,6 +202,7 @@ static int fill_administration(const struct assembly *assembly, bool is_incomple
     state->operation = known->operation;
     state->defaults = copy_or_null(known->defaults);
     if ((known->defaults && !state->defaults) || copy_known_paths(known->made, &state->made) < 0 ||
+        copy_known_paths(known->reused, &state->reused) < 0 ||
         copy_known_paths(known->touched, &state->touched) < 0)
         return -ENOMEM;
     int r = fill_active(assembly);

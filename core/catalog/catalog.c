@@ -140,7 +140,9 @@ static int take_scan(struct catalog_service *service, struct scan *scan, uint64_
     bool changed = false;
     members_take_counts(&service->members);
     cleanup_free struct state_domain **states = members_states(&service->members, &state_count);
-    int r = states ? discover(scan, states, state_count, notices, &discovery) : -ENOMEM;
+    const struct discover_input input = {
+        .scan = scan, .states = states, .state_count = state_count, .notices = notices};
+    int r = states ? discover(&input, &discovery) : -ENOMEM;
     if (r < 0)
         error_set(err, -r, "%s", strerror(-r));
     else

@@ -64,6 +64,8 @@ int catalog_known_images(const char *source, const struct state_domain *state, c
     int r = 0;
     for (char **path = state->made; r == 0 && path && *path; path++)
         r = add_absolute(source, *path, known);
+    for (char **path = state->reused; r == 0 && path && *path; path++)
+        r = add_absolute(source, *path, known);
     return r;
 }
 
@@ -92,6 +94,8 @@ static int names_of(const char *source, const struct domain *domain, const struc
             r = add_name(state->disks[i].active, names);
     for (char **path = state->made; r == 0 && path && *path; path++)
         r = add_name(*path, names);
+    for (char **path = state->reused; r == 0 && path && *path; path++)
+        r = add_name(*path, names);
     for (size_t i = 0; r == 0 && i < state->snapshot_count; i++)
         for (size_t j = 0; r == 0 && j < state->snapshots[i].frozen_count; j++)
             r = add_name(state->snapshots[i].frozen[j].layer, names);
@@ -115,7 +119,7 @@ static struct draft *draft_of(struct discovery *discovery, const struct state_do
 
 /* Looks at the files of one domain as `state` tells of them. With members_lock held. */
 static int look_at(struct catalog_service *service, struct member *member, struct state_domain *state,
-                   struct error *err)
+                   char *const *ignored, struct error *err)
 {
     const char *source = locate_source(service->options.locate);
     cleanup(state_paths_free) char **names = calloc(1, sizeof *names), **known = NULL;
@@ -132,7 +136,9 @@ static int look_at(struct catalog_service *service, struct member *member, struc
         if (scan->images[i]->is_remote)
             scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);
     if (r == 0) {
-        r = discover(scan, &state, 1, &notices, &discovery);
+        const struct discover_input input = {
+            .scan = scan, .states = &state, .state_count = 1, .ignored = ignored, .notices = &notices};
+        r = discover(&input, &discovery);
         if (r < 0)
             error_set(err, -r, "%s", strerror(-r));
     }
@@ -146,14 +152,14 @@ static int look_at(struct catalog_service *service, struct member *member, struc
     return r == 0 && changed ? catalog_publish(service, err) : r;
 }
 
-int catalog_refresh(struct catalog_service *service, uint64_t domain, struct domain **result,
-                    struct state_domain **state, struct error *err)
+int catalog_refresh(struct catalog_service *service, uint64_t domain, char *const *ignored,
+                    struct domain **result, struct state_domain **state, struct error *err)
 {
     LOCK_MEMBERS(service);
     struct member *member = members_find(&service->members, domain);
     if (!member)
         return gone(err);
-    int r = look_at(service, member, member->state, err);
+    int r = look_at(service, member, member->state, ignored, err);
     if (r == 0 && state && state_domain_copy(member->state, state) < 0)
         r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     if (r == 0 && result)
@@ -177,7 +183,7 @@ int catalog_show(struct catalog_service *service, const struct state_domain *sta
         return gone(err);
     if (state_domain_copy(state, &copy) < 0)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    int r = look_at(service, member, copy, err);
+    int r = look_at(service, member, copy, NULL, err);
     if (r < 0) { /* what was saved holds all the same */
         state_domain_free(member->state);
         member->state = copy;

@@ -15,12 +15,13 @@ int catalog_hold(struct catalog_service *service, uint64_t domain, struct error 
 void catalog_release(struct catalog_service *service, uint64_t domain);
 
 /*
- * Looks at the files of a held domain, and publishes what is new. The domain gets a reference, and the copy
- * of its state is the caller's; both may be NULL. Errors: ESTALE, the domain is gone; ENOMEM; what reading
- * the source gives.
+ * Looks at the files of a held domain, and publishes what is new. Overlays at the absolute paths `ignored`
+ * (NULL-terminated, may be NULL) are not taken for another program's: somebody is about to use them. The
+ * domain gets a reference, and the copy of its state is the caller's; both may be NULL. Errors: ESTALE, the
+ * domain is gone; ENOMEM; what reading the source gives.
  */
-int catalog_refresh(struct catalog_service *service, uint64_t domain, struct domain **result,
-                    struct state_domain **state, struct error *err);
+int catalog_refresh(struct catalog_service *service, uint64_t domain, char *const *ignored,
+                    struct domain **result, struct state_domain **state, struct error *err);
 
 /*
  * Saves the state of a held domain durably: with that, what was done to its files has happened. Errors: as

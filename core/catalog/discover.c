@@ -24,6 +24,7 @@ struct search {
     struct image_index index;
     struct state_domain *const *states;
     size_t state_count;
+    char *const *ignored;
     bool *claimed; /* states */
     struct notices *notices;
     struct discovery *discovery;
@@ -358,6 +359,11 @@ static int run(struct search *search)
     if (r == 0)
         administered_mark(&search->kinship, &search->index, scan->source, search->states,
                           search->state_count);
+    for (char *const *path = search->ignored; r == 0 && path && *path; path++) {
+        struct scan_image *image = image_index_find(&search->index, scan->source, *path);
+        if (image)
+            kin_of(&search->kinship, image)->is_layer = true;
+    }
     for (size_t i = 0; r == 0 && i < scan->definition_count; i++)
         if (scan->definitions[i].is_good)
             r = draft_definition(search, &scan->definitions[i]);
@@ -398,19 +404,19 @@ static int run(struct search *search)
     return 0;
 }
 
-int discover(const struct scan *scan, struct state_domain *const *states, size_t state_count,
-             struct notices *notices, struct discovery *discovery)
+int discover(const struct discover_input *input, struct discovery *discovery)
 {
     struct discovery made = {0};
-    cleanup_free bool *claimed = calloc(state_count + 1, sizeof *claimed);
+    cleanup_free bool *claimed = calloc(input->state_count + 1, sizeof *claimed);
     if (!claimed)
         return -ENOMEM;
     struct search search = {
-        .scan = scan,
-        .states = states,
-        .state_count = state_count,
+        .scan = input->scan,
+        .states = input->states,
+        .state_count = input->state_count,
+        .ignored = input->ignored,
         .claimed = claimed,
-        .notices = notices,
+        .notices = input->notices,
         .discovery = &made,
     };
     int r = run(&search);

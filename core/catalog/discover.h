@@ -59,9 +59,18 @@ struct discovery {
     size_t contended_count;
 };
 
-/* Everything is borrowed for the discovery's life. -ENOMEM. */
-int discover(const struct scan *scan, struct state_domain *const *states, size_t state_count,
-             struct notices *notices, struct discovery *discovery);
+/* What to go by. Everything is borrowed for the discovery's life. */
+struct discover_input {
+    const struct scan *scan;
+    struct state_domain *const *states;
+    size_t state_count;
+    char *const *ignored; /* absolute paths of overlays that are somebody's plan, and nobody's overlays yet;
+                             NULL-terminated, may be NULL */
+    struct notices *notices;
+};
+
+/* -ENOMEM */
+int discover(const struct discover_input *input, struct discovery *discovery);
 void discovery_done(struct discovery *discovery);
 
 /* Adds a sentence to why part of the domain can't be shown. */

@@ -53,6 +53,7 @@ void state_domain_free(struct state_domain *state)
     free_frozen(state->hidden, state->hidden_count);
     free_paths(state->files);
     free_paths(state->made);
+    free_paths(state->reused);
     free_paths(state->touched);
     free(state->disks);
     free(state->snapshots);
@@ -158,7 +159,8 @@ int state_domain_copy(const struct state_domain *from, struct state_domain **cop
     made->operation = from->operation;
     if (!copy_string(from->name, &made->name) || !copy_string(from->uuid, &made->uuid) ||
         !copy_string(from->defaults, &made->defaults) || copy_paths(from->files, &made->files) < 0 ||
-        copy_paths(from->made, &made->made) < 0 || copy_paths(from->touched, &made->touched) < 0 ||
+        copy_paths(from->made, &made->made) < 0 || copy_paths(from->reused, &made->reused) < 0 ||
+        copy_paths(from->touched, &made->touched) < 0 ||
         copy_frozen_list(from->hidden, from->hidden_count, &made->hidden) < 0 ||
         copy_arrays(from, made) < 0) {
         made->hidden_count = made->hidden ? from->hidden_count : 0;

@@ -114,6 +114,8 @@ static void write_administration(struct text *text, const struct state_domain *s
                 state->current, state->operation);
     write_paths(text, "made", state->made);
     text_append_string(text, ",");
+    write_paths(text, "reused", state->reused);
+    text_append_string(text, ",");
     write_paths(text, "touched", state->touched);
     write_string(text, "defaults", state->defaults);
     text_append_string(text, ",\"hidden\":");
@@ -314,6 +316,7 @@ static void read_administration(struct json_fields *fields, struct json_object *
     state->current = json_fields_number(fields, told, "current", SERIAL_MAX);
     state->operation = json_fields_number(fields, told, "operation", SERIAL_MAX);
     state->made = read_paths(fields, told, "made");
+    state->reused = read_paths(fields, told, "reused");
     state->touched = read_paths(fields, told, "touched");
     state->hidden = read_frozen_list(fields, told, "hidden", &state->hidden_count);
     state->defaults = optional_string(fields, told, "defaults");

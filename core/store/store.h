@@ -98,6 +98,7 @@ struct state_domain {
                                     stands on, and internal snapshots that are to be dropped */
     size_t hidden_count;
     char **made;    /* files that vmsnapfs made; NULL-terminated; may be NULL */
+    char **reused;  /* overlays of the user's that were used as they are; likewise */
     char **touched; /* frozen layers that vmsnapfs is writing to: they need not be as they were frozen;
                        likewise */
     char *defaults; /* what a bare mkdir does, as a person wrote it; NULL: as shipped */

@@ -14,7 +14,7 @@ import make
 from administer import command_of, command_refused, snapshot_path
 from checks import equal
 from domains import Unchanged, byte, create, frozen_byte, write
-from mounted import Mounted
+from mounted import Mounted, wait_for
 
 
 def definition(mount, name):
@@ -154,8 +154,11 @@ def test_unknown_child():
         before = make.convert(theirs, raw)
         for name in ("one", "two"):
             os.rmdir(snapshot_path(mount, "web1", name))
-        administer.wait_idle(mount)
+        wait_for(lambda: any("theirs.img" in status for status in administer.jobs(mount, "web1").values()), "the reason in jobs/")
         assert make.convert(theirs, raw) == before, "what somebody laid on a frozen layer reads something else now"
+        equal(byte(mount), 3)
+        os.unlink(theirs)
+        domains.home(mount)
         equal(byte(mount), 3)
 
 

@@ -14,7 +14,7 @@ import make
 from administer import command_refused, refused
 from checks import equal
 from domains import Unchanged, create, kinds, take
-from mounted import Mounted, run
+from mounted import Mounted, new_room, run
 
 EVERY_MEMORY = ("", "memory=no")
 EVERY_ONLY = ("", "disk-only")
@@ -237,11 +237,13 @@ def test_own_paths():
 
 def test_reuse_external():
     """O2: an overlay that is there is used as it is, and is never unlinked; one that does not fit is refused"""
-    with Mounted(domains.web1) as mount:
+    allowed = new_room()  # not in the source, where it would be taken for what somebody has switched to
+    with Mounted(domains.web1, options=f"allow={allowed}") as mount:
         image = os.path.join(mount.source, "web1.qcow2")
-        mine = make.overlay(image, "mine")
+        mine = os.path.join(allowed, "mine")
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", mine)
         inode = os.stat(mine).st_ino
-        other = make.image(mount.source, "other", str(domains.SIZE))
+        other = make.image(allowed, "other", str(domains.SIZE))
         with Unchanged(mount):
             command_refused(errno.EINVAL, mount, "web1", "create", "one disk=vda:external reuse-external", ["reuse-external"])
             command_refused(errno.ENOENT, mount, "web1", "create", f"one disk=vda:external:{mine}2 reuse-external", ["mine2"])

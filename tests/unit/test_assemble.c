@@ -174,7 +174,9 @@ static void look(void)
         memcpy(known, result.states, known_count * sizeof *known);
     forget_round();
     result.notices = (struct notices){0};
-    assert_int_equal(discover(&source.scan, known, known_count, &result.notices, &result.discovery), 0);
+    const struct discover_input input_of_round = {
+        .scan = &source.scan, .states = known, .state_count = known_count, .notices = &result.notices};
+    assert_int_equal(discover(&input_of_round, &result.discovery), 0);
     size_t room = result.room;
     const struct assembly_input input = {.source = SOURCE, .next_serial = next_serial, .room = &room};
     result.count = result.discovery.count;

@@ -31,6 +31,7 @@ static void administer(struct state_domain *state)
     assert_int_equal(state_paths_add(&state->made, "web1.up\"grade"), 0);
     assert_int_equal(state_paths_add(&state->made, "bytes\xfe"), 0);
     assert_int_equal(state_paths_add(&state->touched, "b"), 0);
+    assert_int_equal(state_paths_add(&state->reused, "/elsewhere/c"), 0);
     state->hidden_count = 1;
     state->hidden = calloc(1, sizeof *state->hidden);
     state->hidden[0] = (struct state_frozen){.target = copy("vdb"),
