@@ -74,7 +74,6 @@ void administration_stop(struct administration *administration)
     pthread_cond_broadcast(&administration->changed);
     pthread_mutex_unlock(&administration->lock);
     reclaimer_stop(administration->reclaimer);
-    administration->reclaimer = NULL;
     pthread_mutex_lock(&administration->lock);
     while (administration->threads > 0)
         pthread_cond_wait(&administration->changed, &administration->lock);
@@ -93,6 +92,7 @@ void administration_free(struct administration *administration)
     if (!administration)
         return;
     administration_stop(administration);
+    reclaimer_free(administration->reclaimer);
     for (struct lane *lane = administration->lanes, *next; lane; lane = next) {
         next = lane->next;
         free(lane);

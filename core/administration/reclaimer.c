@@ -345,7 +345,7 @@ int reclaimer_start(struct administration *administration, struct reclaimer **re
 
 void reclaimer_stop(struct reclaimer *reclaimer)
 {
-    if (!reclaimer)
+    if (!reclaimer || reclaimer->is_stopping)
         return;
     pthread_mutex_lock(&reclaimer->lock);
     reclaimer->is_stopping = true;
@@ -354,6 +354,12 @@ void reclaimer_stop(struct reclaimer *reclaimer)
     pthread_cond_broadcast(&reclaimer->changed);
     pthread_mutex_unlock(&reclaimer->lock);
     pthread_join(reclaimer->thread, NULL);
+}
+
+void reclaimer_free(struct reclaimer *reclaimer)
+{
+    if (!reclaimer)
+        return;
     forget_waiting(reclaimer);
     pthread_cond_destroy(&reclaimer->changed);
     pthread_mutex_destroy(&reclaimer->lock);

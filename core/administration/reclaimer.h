@@ -12,8 +12,11 @@
 
 int reclaimer_start(struct administration *administration, struct reclaimer **reclaimer, struct error *err);
 
-/* Stops what runs, which is gone on with by the next mount, and frees. */
+/* Stops what runs, which is gone on with by the next mount. The other calls may still be made. */
 void reclaimer_stop(struct reclaimer *reclaimer);
+
+/* Stopped before. */
+void reclaimer_free(struct reclaimer *reclaimer);
 
 /* There may be something to do. */
 void reclaimer_wake(struct reclaimer *reclaimer);
