@@ -35,6 +35,8 @@ static void answer(struct invalidator_call *call)
     struct pending *pending = (struct pending *)call;
     fuse_req_interrupt_func(pending->request, NULL, NULL); /* returns when `interrupted` no longer runs */
     pending->reply.send(pending->request, &pending->result);
+    if (pending->reply.directory)
+        invalidator_unlocked(pending->result.service->invalidator, pending->reply.directory);
     pending_put(pending);
 }
 
@@ -120,6 +122,8 @@ void administer(fuse_req_t request, const struct request *asked, const char *wor
     copy->pid = pending->pid;
     copy->done = done;
     copy->opaque = pending;
+    if (reply->directory)
+        invalidator_locked(service->invalidator, reply->directory);
     fuse_req_interrupt_func(request, interrupted, pending);
     administration_submit(service->administration, pending->number, copy);
     /* Who interrupted before there was anything to cancel is heard now. */

@@ -24,6 +24,7 @@ struct administered {
 
 struct administer_reply {
     void (*send)(fuse_req_t request, const struct administered *result);
+    uint64_t directory;         /* that the kernel has locked until the reply; 0: none */
     uint64_t node, handle, end; /* for `send` */
     size_t size;
 };

@@ -36,8 +36,14 @@ struct queue {
     pthread_t thread;
 };
 
+struct locked {
+    struct locked *next;
+    uint64_t directory;
+};
+
 struct invalidator {
     struct queue queues[QUEUE_COUNT];
+    struct locked *locked;        /* protected by the lock of queues[NAMES] */
     struct fuse_session *session; /* set before the threads start */
 };
 
@@ -81,6 +87,49 @@ static void send_notice(struct fuse_session *session, const struct notice *notic
         fuse_lowlevel_notify_inval_inode(session, notice->id, notice->offset, notice->length);
 }
 
+/* ---- Directories that are locked ---- */
+
+void invalidator_locked(struct invalidator *invalidator, uint64_t directory)
+{
+    struct queue *names = &invalidator->queues[NAMES];
+    struct locked *locked = malloc(sizeof *locked);
+    if (!locked)
+        return; /* a notification may wait, then */
+    locked->directory = directory;
+    pthread_mutex_lock(&names->lock);
+    locked->next = invalidator->locked;
+    invalidator->locked = locked;
+    pthread_mutex_unlock(&names->lock);
+}
+
+void invalidator_unlocked(struct invalidator *invalidator, uint64_t directory)
+{
+    struct queue *names = &invalidator->queues[NAMES];
+    struct locked *found = NULL;
+    pthread_mutex_lock(&names->lock);
+    for (struct locked **at = &invalidator->locked; *at && !found; at = &(*at)->next)
+        if ((*at)->directory == directory) {
+            found = *at;
+            *at = found->next;
+            break;
+        }
+    pthread_cond_signal(&names->work);
+    pthread_mutex_unlock(&names->lock);
+    free(found);
+}
+
+/* With the lock of queues[NAMES] held. */
+static bool is_locked(const struct invalidator *invalidator, const struct invalidator_item *item)
+{
+    if (item->is_call)
+        return false;
+    const struct notice *notice = (const struct notice *)item; /* it comes first there */
+    for (const struct locked *locked = invalidator->locked; locked; locked = locked->next)
+        if (notice->name[0] && locked->directory == notice->id)
+            return true;
+    return false;
+}
+
 /* ---- The queues ---- */
 
 /* False where no thread would come to it. */
@@ -105,9 +154,10 @@ static void *queue_run(void *opaque)
     for (;;) {
         struct invalidator_item *item = queue->first;
         bool ending = queue->ending;
-        if (!item) {
-            if (ending)
-                break;
+        if (!item && ending)
+            break;
+        bool is_names = queue == &queue->of->queues[NAMES];
+        if (!item || (is_names && !ending && is_locked(queue->of, item))) {
             pthread_cond_wait(&queue->work, &queue->lock);
             continue;
         }
@@ -166,6 +216,10 @@ void invalidator_free(struct invalidator *invalidator)
     if (!invalidator)
         return;
     invalidator_stop(invalidator);
+    for (struct locked *locked = invalidator->locked, *next; locked; locked = next) {
+        next = locked->next;
+        free(locked);
+    }
     for (size_t i = 0; i < QUEUE_COUNT; i++) {
         pthread_cond_destroy(&invalidator->queues[i].work);
         pthread_mutex_destroy(&invalidator->queues[i].lock);

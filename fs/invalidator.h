@@ -55,6 +55,14 @@ struct invalidator_call {
 
 struct invalidator *invalidator_new(void);
 
+/*
+ * The kernel holds the lock of this directory until a request is answered, and again until then: names in it
+ * are told of afterwards. Else a daemon that is killed meanwhile would never end, since a notification waits
+ * for the lock, and who holds it for a reply, and neither can be interrupted.
+ */
+void invalidator_locked(struct invalidator *invalidator, uint64_t directory);
+void invalidator_unlocked(struct invalidator *invalidator, uint64_t directory);
+
 /* Starts the threads, which send to `session` until invalidator_stop. 0 or a negative errno. */
 int invalidator_start(struct invalidator *invalidator, struct fuse_session *session);
 

@@ -44,7 +44,7 @@ static void reply_code(fuse_req_t request, const struct administered *result)
     fuse_reply_err(request, result->code);
 }
 
-static void delete_snapshot(fuse_req_t request, const struct place *place)
+static void delete_snapshot(fuse_req_t request, fuse_ino_t directory, const struct place *place)
 {
     const struct request asked = {
         .kind = REQUEST_DELETE,
@@ -55,7 +55,7 @@ static void delete_snapshot(fuse_req_t request, const struct place *place)
     cleanup_text struct text words = {0};
     text_printf(&words, "rmdir snapshots/%s", place->snapshot->name);
     administer(request, &asked, words.failed ? "rmdir" : words.data,
-               &(const struct administer_reply){.send = reply_code});
+               &(const struct administer_reply){.send = reply_code, .directory = directory});
 }
 
 static void look_again(void *opaque);
@@ -82,7 +82,7 @@ static void remove_from_snapshot(struct removal *removal, const struct place *pl
         refusals_reply(removal->request, removal->parent, verb, removal->name, EBUSY,
                        reason.failed ? "a disk of the snapshot is open" : reason.data);
     } else if (place->node.kind == NODE_SNAPSHOT && place->node.position == SNAPSHOT_DIRECTORY) {
-        delete_snapshot(removal->request, place);
+        delete_snapshot(removal->request, removal->parent, place);
     } else {
         if (removal->of_directory)
             generations_next(service->generations, place->id);

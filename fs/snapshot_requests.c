@@ -62,7 +62,8 @@ static void do_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mo
     }
     char words[sizeof "mkdir snapshots/" + NAME_BYTES_MAX];
     snprintf(words, sizeof words, "mkdir snapshots/%s", name);
-    administer(request, &asked, words, &(const struct administer_reply){.send = reply_made});
+    administer(request, &asked, words,
+               &(const struct administer_reply){.send = reply_made, .directory = parent});
 }
 
 static const char *rename_refusal(const struct service *service, const struct catalog *catalog,
@@ -129,7 +130,7 @@ static void do_rename(fuse_req_t request, fuse_ino_t parent, const char *name, f
     cleanup_text struct text words = {0};
     text_printf(&words, "mv snapshots/%s snapshots/%s", name, new_name);
     administer(request, &asked, words.failed ? "mv" : words.data,
-               &(const struct administer_reply){.send = reply_code});
+               &(const struct administer_reply){.send = reply_code, .directory = parent});
 }
 
 void snapshot_requests_add(struct fuse_lowlevel_ops *ops)

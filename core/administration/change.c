@@ -10,6 +10,7 @@
 
 #include "administration/undo.h"
 #include "base/cleanup.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "catalog/catalog_hold.h"
 #include "catalog/discover.h"
@@ -243,9 +244,11 @@ int change_commit(struct change *change, struct error *err)
     if (cancelled)
         return error_set(err, EINTR, "it was cancelled, and everything was undone");
     change->state->operation = change->operation;
+    crash_point("committing");
     int r = catalog_save(administration->catalog, change->state, err);
     if (r < 0)
         return r;
+    crash_point("committed");
     change->is_committed = true;
     if (catalog_show(administration->catalog, change->state, NULL, &why) < 0)
         log_warning("%s is not shown as it is yet: %s", change->domain->name, why.text);

@@ -17,6 +17,7 @@
 #include "administration/images.h"
 #include "administration/overlays.h"
 #include "base/cleanup.h"
+#include "base/crash_point.h"
 #include "base/text.h"
 #include "catalog/catalog_hold.h"
 #include "catalog/discover.h"
@@ -257,6 +258,7 @@ static int commit(struct cloning *cloning, struct error *err)
     if (cancelled)
         return error_set(err, EINTR, "it was cancelled, and everything was undone");
     int r = catalog_save(change->administration->catalog, cloning->state, err);
+    crash_point("cloned");
     if (r == 0)
         change->is_committed = true;
     return r;
@@ -289,6 +291,7 @@ static int make(struct cloning *cloning, struct error *err)
     if (r < 0)
         return r;
     cloning->is_published = true;
+    crash_point("defined");
     return commit(cloning, err);
 }
 

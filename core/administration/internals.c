@@ -11,6 +11,7 @@
 
 #include "administration/images.h"
 #include "base/cleanup.h"
+#include "base/crash_point.h"
 #include "domain/name.h"
 #include "hypervisor/block_snapshot.h"
 
@@ -117,6 +118,7 @@ int internals_snapshot(struct internals *internals, struct error *err)
         stopped_images_clean(internals->images, err);
         return r;
     }
+    crash_point("snapshotted");
     r = stopped_images_end(steal_pointer(internals->images), err);
     return r < 0 ? r : find_made(internals, err);
 }

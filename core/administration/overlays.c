@@ -14,6 +14,7 @@
 #include "administration/room.h"
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/crash_point.h"
 #include "catalog/discover.h"
 #include "hypervisor/image_claim.h"
 #include "hypervisor/qemu_img_copy.h"
@@ -350,7 +351,9 @@ int overlays_copy(struct overlays *overlays, struct change *change, struct error
 
 int overlays_publish(struct overlays *overlays, struct error *err)
 {
-    return overlays->file_count ? overlay_files_publish(overlays->files, overlays->file_count, err) : 0;
+    int r = overlays->file_count ? overlay_files_publish(overlays->files, overlays->file_count, err) : 0;
+    crash_point("published");
+    return r;
 }
 
 int overlay_fd(const struct overlays *overlays, const struct overlay *overlay)

@@ -9,6 +9,7 @@
 
 #include "administration/reclaim_files.h"
 #include "base/cleanup.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "catalog/catalog_hold.h"
 #include "catalog/discover.h"
@@ -93,6 +94,7 @@ int reclaim_states_touch(struct reclaim_states *states, const char *path, struct
         if (state_paths_add(&state->touched, stored) < 0)
             return error_set(err, ENOMEM, "out of memory");
         int r = catalog_save(states->administration->catalog, state, err);
+        crash_point("touched");
         if (r == 0)
             r = catalog_show(states->administration->catalog, state, NULL, err);
         if (r < 0)
@@ -325,6 +327,7 @@ int reclaim_states_save(struct reclaim_states *states, struct error *err)
         if (is_over(states->states[i]))
             end_administration(states->states[i]);
         r = catalog_save(catalog, states->states[i], err);
+        crash_point("reclaimed");
     }
     for (size_t i = 0; r == 0 && i < states->count; i++) {
         struct error why;

@@ -16,6 +16,7 @@
 #include "administration/strangers.h"
 #include "administration/world.h"
 #include "base/cleanup.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "catalog/catalog_hold.h"
 #include "hypervisor/image_claim.h"
@@ -151,6 +152,7 @@ static int drop_internal(struct reclaim_states *states, const struct world *worl
     int r = reclaim_states_touch(states, task->layer, err);
     if (r == 0)
         r = reclaim_drop(states->administration, world, task->layer, task->internal, err);
+    crash_point("dropped");
     if (r < 0)
         return r;
     reclaim_states_forget_internal(states, task->layer, task->internal);
@@ -164,6 +166,7 @@ static int remove_layer(struct reclaim_states *states, const struct world *world
     int r = check_strangers(states->administration, world, task->layer, err);
     if (r == 0)
         r = reclaim_unlink(states->administration, world, task->layer, err);
+    crash_point("unlinked");
     if (r < 0)
         return r;
     reclaim_states_forget(states, task->layer);
@@ -180,6 +183,7 @@ static int rename_backings(struct reclaim_states *states, const struct world *wo
         if (!child->backing || strcmp(child->backing->path, task->layer) != 0)
             continue;
         r = reclaim_name_backing(states->administration, world, child->path, task->into, err);
+        crash_point("renamed");
         if (r == 0)
             r = reclaim_states_settle(states, world, child->path, err);
     }
@@ -234,6 +238,7 @@ static int merge_down(struct reclaim_states *states, const struct world *world, 
         r = touch_children(states, world, task->layer, err);
     if (r == 0)
         r = reclaim_merge_down(states->administration, world, work, task->layer, task->into, err);
+    crash_point("merged");
     if (r == 0)
         r = rename_backings(states, world, task, err);
     return r < 0 ? r : merged(states, world, task, err);
@@ -247,6 +252,7 @@ static int merge_up(struct reclaim_states *states, const struct world *world, st
         r = reclaim_states_touch(states, task->into, err);
     if (r == 0)
         r = reclaim_merge_up(states->administration, world, work, task->into, err);
+    crash_point("merged");
     if (r == 0)
         r = reclaim_states_settle(states, world, task->into, err);
     return r < 0 ? r : reclaim_states_save(states, err);
@@ -263,6 +269,7 @@ static int copy_home(struct reclaim_states *states, const struct world *world, s
         r = reclaim_states_touch(states, task->into, err);
     if (r == 0)
         r = reclaim_copy(states->administration, world, work, task->layer, task->into, err);
+    crash_point("copied");
     return r < 0 ? r : merged(states, world, task, err);
 }
 

@@ -12,6 +12,7 @@
 #include "administration/images.h"
 #include "administration/room.h"
 #include "base/cleanup.h"
+#include "base/crash_point.h"
 #include "hypervisor/image_claim.h"
 #include "hypervisor/internal_undo.h"
 #include "hypervisor/qemu_img.h"
@@ -141,7 +142,9 @@ static int apply(struct reversion *reversion, struct change *change, struct erro
         const struct applied *applied = &reversion->applied[i];
         const struct qemu_img image = {
             .path = applied->disk->active->path, .fd = applied->fd, .timeout_ms = IMAGE_TIMEOUT_MS};
+        crash_point("pointed");
         r = qemu_img_apply(&image, applied->to->id, err);
+        crash_point("applied");
         /* No content of the plan has a number as high as these. */
         if (r == 0)
             r = note_point(change, applied, reversion->tag, UINT64_MAX - i, err);

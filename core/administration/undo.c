@@ -12,6 +12,7 @@
 #include "administration/change.h"
 #include "administration/undo_image.h"
 #include "base/cleanup.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "hypervisor/overlay_file.h"
 
@@ -95,7 +96,10 @@ int undo_begin(struct change *change, const char *kind, uint64_t committed_by, c
         .step_count = list->count + 1,
         .commit = list->count,
     };
-    return journal_begin(change->administration->journal, &record, &change->journal, err);
+    crash_point("made");
+    int r = journal_begin(change->administration->journal, &record, &change->journal, err);
+    crash_point("journaled");
+    return r;
 }
 
 /* ---- Undoing ---- */
@@ -141,8 +145,10 @@ static int undo_all(struct administration *administration, const struct journal_
                     struct error *err)
 {
     int r = 0;
-    for (size_t i = record->step_count; r == 0 && i-- > 0;)
+    for (size_t i = record->step_count; r == 0 && i-- > 0;) {
         r = undo_step(administration, &record->steps[i], err);
+        crash_point("undone");
+    }
     return r;
 }
 
@@ -161,6 +167,7 @@ void undo_or_finish(struct administration *administration, struct journal_operat
         if (r == 0)
             r = undo_all(administration, record, &why);
     }
+    crash_point("finishing");
     if (r == 0)
         r = journal_finish(operation, &why);
     if (r < 0)

@@ -28,6 +28,7 @@ KEYS = ("P10", "P11", "P12", "P13", "P14", "P15")
 DISK = 256 * MIB  # data of a disk of P10 to P12
 DISKS = 4
 PATIENCE = 600  # seconds for the work in the background
+QUIET = 0.3  # seconds without any job
 READER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "latency.py")
 
 
@@ -69,9 +70,12 @@ def snapshot_path(mount, domain, name):
 
 
 def wait_idle(mount, domain):
-    """Until nothing is done in the background for the domain."""
+    """Until nothing is done in the background for the domain; between two steps of it there may be no job for a moment."""
     deadline = time.monotonic() + PATIENCE
-    while any(is_unfinished(mount, domain, number) for number in os.listdir(os.path.join(mount.point, domain, "jobs"))):
+    quiet_since = time.monotonic()
+    while time.monotonic() < quiet_since + QUIET:
+        if any(is_unfinished(mount, domain, number) for number in os.listdir(os.path.join(mount.point, domain, "jobs"))):
+            quiet_since = time.monotonic()
         if time.monotonic() > deadline:
             raise BenchError(f"the jobs of {domain} did not end")
         time.sleep(0.005)

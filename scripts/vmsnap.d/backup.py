@@ -141,6 +141,8 @@ def restore(options):
     disk = domain.target_path(options.target)
     if (state := domain.state()) != "shutoff":
         raise Refused(f"{domain.name} is {state}; shut it down first")
+    if problem := domain.document()["problem"]:  # then what would be written to may be what others need
+        raise Refused(f"{domain.name}: {problem}")
     file = options.file
     if options.snapshot is not None:
         file = os.path.join(domain.snapshot_path(options.snapshot), "disks", f"{options.target}.raw")

@@ -6,6 +6,7 @@ VMSNAPFS_TEST_CRASH_POINTS, names separated by commas, the daemon kills itself a
 so by VMSNAPFS_TEST_CRASH=NAME:N), besides being killed at random instants.
 """
 
+import errno
 import os
 import random as random_module
 import threading
@@ -38,7 +39,7 @@ class Sequence:
         self.steps = Steps(self.random)
         self.history = []
         self.mount = Mounted(self.prepare, expected=expected_in_log(crashes))
-        self.killed = 0
+        self.killed = self.killed_in_the_middle = 0
 
     def prepare(self, source):
         self.world, never_written = model_steps.first_world(self.random, source)
@@ -77,9 +78,9 @@ class Sequence:
         assert code is None, f"errno {errno_name(code)}: {step}: {self.errors()}"
         self.world = self.after(step)
 
-    def after(self, step):
+    def after(self, step, apply=None):
         world = copy_world(self.world)
-        step.apply(world)
+        (apply or step.apply)(world)
         settle_names(self.mount, world, step)
         return world
 
@@ -92,7 +93,7 @@ class Sequence:
         point = self.random.choice([None, *CRASH_POINTS])
         if point:
             self.remount({"VMSNAPFS_TEST_CRASH": f"{point}:{self.random.randrange(1, 4)}"})
-        delay = self.random.choice((0.001, 0.005, 0.02, 0.05, 0.2)) * self.random.random()
+        delay = self.random.choice((0.002, 0.01, 0.03, 0.03, 0.06)) * self.random.random()
         thread = threading.Thread(target=lambda: outcome.append(attempt(step, self.mount)))
         thread.start()
         if point:
@@ -102,6 +103,7 @@ class Sequence:
         self.mount.kill()
         thread.join()
         self.killed += 1
+        self.killed_in_the_middle += outcome[0] in (errno.ENOTCONN, errno.ECONNABORTED, UNKNOWN)
         self.history[-1] += f"  [killed {f'at {point}' if point else f'after {delay * 1000:.1f} ms'}]"
         run("umount", "--lazy", self.mount.mountpoint)
         self.mount.wait_for_orphans()
@@ -115,6 +117,8 @@ class Sequence:
             possible = [self.after(step)]
         elif not step.refusals:
             possible.append(self.after(step))
+            if step.begin:
+                possible.append(self.after(step, step.begin))
         wrong = []
         for world in possible:
             try:
@@ -167,7 +171,7 @@ def sequences(crashes):
     """One after the other until the time is over; the first that fails is told with all its steps."""
     random = checks.seed()
     end = time.monotonic() + SECONDS
-    count = steps = kills = 0
+    count = steps = kills = middle = 0
     while count == 0 or time.monotonic() < end:
         seed = random.randrange(1 << 48)
         sequence = Sequence(seed, crashes)
@@ -183,7 +187,9 @@ def sequences(crashes):
                 run("umount", "--lazy", sequence.mount.mountpoint)
         count += 1
         kills += sequence.killed
-        print(f"    {count} sequences, {steps} steps{f', killed {kills} times' if crashes else ''}", flush=True)
+        middle += sequence.killed_in_the_middle
+        told = f", killed {kills} times, {middle} of them in the middle of an operation" if crashes else ""
+        print(f"    {count} sequences, {steps} steps{told}", flush=True)
 
 
 def test_sequences():
