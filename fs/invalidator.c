@@ -62,6 +62,14 @@ struct invalidator *invalidator_new(void)
 
 /* ---- Sending ---- */
 
+/* Newer versions of the library have only one kind of this left, and tell it by nothing. */
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 16)
+#define expire_entry(session, id, name, length) fuse_lowlevel_notify_expire_entry(session, id, name, length)
+#else
+#define expire_entry(session, id, name, length)                                                              \
+    fuse_lowlevel_notify_expire_entry(session, id, name, length, FUSE_LL_EXPIRE_ONLY)
+#endif
+
 /*
  * Of a thing that is gone the kernel is told just that, so that who stands in it gets ENOENT. (Where somebody
  * stands deeper, it only forgets the name.) A name that may still mean something is to be looked up again,
@@ -74,8 +82,7 @@ static void send_name(struct fuse_session *session, const struct notice *notice)
     size_t length = strlen(notice->name);
     if (notice->child)
         fuse_lowlevel_notify_delete(session, notice->id, notice->child, notice->name, length);
-    else if (fuse_lowlevel_notify_expire_entry(session, notice->id, notice->name, length,
-                                               FUSE_LL_EXPIRE_ONLY) == -ENOSYS)
+    else if (expire_entry(session, notice->id, notice->name, length) == -ENOSYS)
         fuse_lowlevel_notify_inval_entry(session, notice->id, notice->name, length);
 }
 
