@@ -19,7 +19,7 @@ import model_steps
 from model_steps import Steps, copy_world, settle_names
 from mounted import Mounted, is_mounted, run
 
-SECONDS = float(os.environ.get("VMSNAPFS_TEST_SECONDS") or 60)
+SECONDS = float(os.environ.get("VMSNAPFS_TEST_SECONDS") or (30 if os.environ.get("VMSNAPFS_SANITIZED") else 60))
 ROUND_STEPS = 60  # of one sequence, from new domains to none of their snapshots left
 CRASH_POINTS = [name for name in os.environ.get("VMSNAPFS_TEST_CRASH_POINTS", "").split(",") if name]
 CRASH_STEPS = 5  # at most so many steps until the daemon is killed
