@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
+#include "catalog/compare.h"
 #include "catalog/service.h"
 
 static void unlock(pthread_mutex_t **mutex)
@@ -167,10 +169,28 @@ int catalog_refresh(struct catalog_service *service, uint64_t domain, char *cons
     return r;
 }
 
+/* Where the last flush of the directory failed, the file has been replaced all the same, and whoever reads it
+ * goes by it. */
+static bool is_stored(struct catalog_service *service, const struct state_domain *state)
+{
+    struct state_domain *stored = NULL;
+    if (store_read(service->options.store, state->serial, &stored, NULL) < 0)
+        return false;
+    bool same = state_is_same(stored, state);
+    state_domain_free(stored);
+    return same;
+}
+
 int catalog_save(struct catalog_service *service, const struct state_domain *state, struct error *err)
 {
     LOCK_MEMBERS(service);
-    return store_save(service->options.store, state, err);
+    int r = store_save(service->options.store, state, err);
+    if (r < 0 && is_stored(service, state)) {
+        log_warning("the state of %s was replaced, but a power cut may take that back: %s", state->name,
+                    err->text);
+        return 0;
+    }
+    return r;
 }
 
 int catalog_show(struct catalog_service *service, const struct state_domain *state, struct domain **result,

@@ -343,6 +343,12 @@ void members_take_counts(struct members *members)
         take_counts(&members->list[i]);
 }
 
+/* Of a domain that is being changed the store may have a newer state already. */
+static bool may_be_saved(const struct member *member)
+{
+    return member->unsaved && !member->held && member->state->serial < SERIAL_HASHED;
+}
+
 void members_save(struct members *members)
 {
     cleanup_free const struct state_domain **states = calloc(members->count + 1, sizeof *states);
@@ -350,7 +356,7 @@ void members_save(struct members *members)
     if (!states || store_is_read_only(members->store))
         return;
     for (size_t i = 0; i < members->count; i++)
-        if (members->list[i].unsaved && members->list[i].state->serial < SERIAL_HASHED)
+        if (may_be_saved(&members->list[i]))
             states[count++] = members->list[i].state;
     if (count == 0)
         return;
@@ -364,5 +370,6 @@ void members_save(struct members *members)
     }
     members->save_failed = false;
     for (size_t i = 0; i < members->count; i++)
-        members->list[i].unsaved = false;
+        if (may_be_saved(&members->list[i]))
+            members->list[i].unsaved = false;
 }
