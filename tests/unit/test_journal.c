@@ -477,6 +477,28 @@ static void calls_out_of_order_are_refused(void **unused)
 }
 
 /* Not knowing whether the commit is on disk, one may undo only once it surely is not. */
+static void what_something_else_tells_to_be_done_is_finished_at_once(void **unused)
+{
+    struct journal *journal;
+    struct journal_operation *operation;
+    start_journal(&journal, &operation);
+    assert_int_equal(journal_complete(operation, NULL), 0);
+    assert_true(journal_is_committed(journal_operation_record(operation)));
+
+    /* It is not written: after a crash that other thing is asked again. */
+    struct journal *reader = open_journal(true);
+    assert_false(journal_is_committed(journal_operation_record(journal_operation_at(reader, 0))));
+    journal_close(reader);
+
+    assert_int_equal(journal_finish(operation, NULL), 0);
+    assert_null(journal_operation_at(journal, 0));
+    struct journal_record record = plan(18, 5, 2);
+    assert_int_equal(journal_begin(journal, &record, &operation, NULL), 0);
+    assert_int_equal(journal_conclude(operation, EIO, 0, NULL), 0);
+    assert_int_equal(journal_complete(operation, NULL), -EINVAL);
+    journal_close(journal);
+}
+
 static void commit_that_failed_can_be_taken_back(void **unused)
 {
     struct journal *journal;
@@ -803,6 +825,7 @@ int main(void)
         CASE(power_cut_after_a_failure_leaves_before_or_after),
         CASE(random_sequences_with_cuts_and_failures),
         CASE(calls_out_of_order_are_refused),
+        CASE(what_something_else_tells_to_be_done_is_finished_at_once),
         CASE(commit_that_failed_can_be_taken_back),
         CASE(what_a_start_has_read_no_power_cut_takes_back),
         CASE(nothing_begins_while_a_failed_begin_lies_there),
