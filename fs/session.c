@@ -422,15 +422,16 @@ static int serve(struct session *session, session_ready ready, void *opaque, str
     int result = mount_session(session, err);
     if (result != 0)
         return result;
-    result = start_workers(session, err);
-    if (result == 0)
-        result = start_notifiers(session, err);
-    if (result == 0)
-        result = check_mount(session, err);
+    /* What requests need has to be there before the first one is taken. */
+    result = catalog_service_start(session->service.catalog, err);
     if (result == 0)
         result = administration_start(session->service.administration, session->service.catalog, err);
     if (result == 0)
-        result = catalog_service_start(session->service.catalog, err);
+        result = start_notifiers(session, err);
+    if (result == 0)
+        result = start_workers(session, err);
+    if (result == 0)
+        result = check_mount(session, err);
     if (result == 0)
         ready(opaque);
     else
