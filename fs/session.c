@@ -427,9 +427,9 @@ static int serve(struct session *session, session_ready ready, void *opaque, str
     if (result == 0)
         result = administration_start(session->service.administration, session->service.catalog, err);
     if (result == 0)
-        result = start_notifiers(session, err);
-    if (result == 0)
         result = start_workers(session, err);
+    if (result == 0)
+        result = start_notifiers(session, err);
     if (result == 0)
         result = check_mount(session, err);
     if (result == 0)
