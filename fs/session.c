@@ -351,12 +351,21 @@ static int start_workers(struct session *session, struct error *err)
     return 0;
 }
 
-static int start_notifiers(struct session *session, struct error *err)
+/* What the first request may need: changes can be told, and commands can be carried out. */
+static int start_services(struct session *session, struct error *err)
 {
-    int result = invalidator_start(session->service.invalidator, session->fuse);
+    struct service *service = &session->service;
+    int result = invalidator_start(service->invalidator, session->fuse);
+    if (result != 0)
+        return error_set(err, -result, "can't start a thread: %s", strerror(-result));
+    result = catalog_service_start(service->catalog, err);
+    return result ? result : administration_start(service->administration, service->catalog, err);
+}
+
+static int start_read_ahead(struct session *session, struct error *err)
+{
     /* With one thread nobody would answer the request that a stored page waits for. */
-    if (result == 0 && session->worker_count >= 2)
-        result = read_ahead_start(session->service.ahead, session->fuse);
+    int result = session->worker_count >= 2 ? read_ahead_start(session->service.ahead, session->fuse) : 0;
     return result ? error_set(err, -result, "can't start a thread: %s", strerror(-result)) : 0;
 }
 
@@ -422,15 +431,13 @@ static int serve(struct session *session, session_ready ready, void *opaque, str
     int result = mount_session(session, err);
     if (result != 0)
         return result;
-    result = start_workers(session, err);
+    result = start_services(session, err);
     if (result == 0)
-        result = start_notifiers(session, err);
+        result = start_workers(session, err);
+    if (result == 0)
+        result = start_read_ahead(session, err);
     if (result == 0)
         result = check_mount(session, err);
-    if (result == 0)
-        result = administration_start(session->service.administration, session->service.catalog, err);
-    if (result == 0)
-        result = catalog_service_start(session->service.catalog, err);
     if (result == 0)
         ready(opaque);
     else

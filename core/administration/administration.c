@@ -189,6 +189,14 @@ static struct work *take_locked(struct administration *administration)
     return NULL;
 }
 
+static bool anything_waits_locked(const struct administration *administration)
+{
+    for (const struct lane *lane = administration->lanes; lane; lane = lane->next)
+        if (lane->first)
+            return true;
+    return false;
+}
+
 /* ---- Carrying out ---- */
 
 static int carry_out(struct administration *administration, struct work *work, struct outcome *outcome,
@@ -317,7 +325,8 @@ static void *thread_run(void *opaque)
             pthread_mutex_lock(&administration->lock);
             continue;
         }
-        if (administration->is_stopping)
+        /* What waits for a lane that the background still has is answered when that one is given back. */
+        if (administration->is_stopping && !anything_waits_locked(administration))
             break;
         administration->idle++;
         pthread_cond_wait(&administration->changed, &administration->lock);
