@@ -60,12 +60,13 @@ static void delete_snapshot(fuse_req_t request, fuse_ino_t directory, const stru
 
 static void look_again(void *opaque);
 
-/* The snapshot is there and nothing speaks against it but, perhaps, that it is protected or open. */
-static void remove_from_snapshot(struct removal *removal, const struct place *place)
+/* The snapshot that the place is, or lies in (a link in children/ leads to another one), is there and nothing
+ * speaks against it but, perhaps, that it is protected or open. */
+static void remove_from_snapshot(struct removal *removal, const struct snapshot *snapshot,
+                                 const struct place *place)
 {
     struct service *service = service_of(removal->request);
     const char *verb = removal->of_directory ? "rmdir" : "unlink";
-    const struct snapshot *snapshot = place->snapshot;
     bool is_open = open_disks_has_snapshot(service->disks, snapshot->serial);
     if (snapshot->is_protected) {
         cleanup_text struct text reason = {0};
@@ -128,7 +129,8 @@ static void go_on(struct removal *removal)
             "this process tried to remove what can't be removed, so it is refused everything in "
             "this domain for a minute; remove a snapshot with rmdir or rm -r of its own directory");
     } else {
-        remove_from_snapshot(removal, &place);
+        bool lies_in_one = directory.node.kind == NODE_SNAPSHOT;
+        remove_from_snapshot(removal, lies_in_one ? directory.snapshot : place.snapshot, &place);
         return;
     }
     removal_free(removal);

@@ -24,6 +24,7 @@ PLAIN = ["-Dtests=true", "-Dwerror=true", "-Dbuildtype=debugoptimized"]  # also 
 FUZZ_SECONDS = 20
 FUZZ_SEED = 1
 SOAK_SECONDS = 3600
+SOAK_IN_CI_SECONDS = 120
 SILENCE_SECONDS = 900  # a program that says nothing for so long hangs, and would keep CI waiting for ever
 
 
@@ -190,8 +191,15 @@ class Run:
         """The model of administration with crashes, for long, and then without; each prints the seed that repeats it."""
         model = os.path.join(CHECKOUT, "tests", "fs", "test_model.py")
         daemon = os.path.join(CHECKOUT, "build", "fs", "vmsnapfs")
+        if not self.build("build", "gcc", PLAIN, ["fs/vmsnapfs"]):
+            return
         for name, test, share in (("model with crashes", "test_crashes", seconds), ("model", "test_sequences", seconds // 4)):
-            environment = {"VMSNAPFS": daemon, "VMSNAPFS_TEST_SECONDS": str(share), "PYTHONDONTWRITEBYTECODE": "1"}
+            environment = {
+                "VMSNAPFS": daemon,
+                "VMSNAPFS_TEST_SECONDS": str(share),
+                "VMSNAPFS_TEST_CRASH_POINTS": "1",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            }
             self.command(name, [sys.executable, "-u", model, test], quiet=False, **environment)
 
     def end(self):
@@ -235,12 +243,12 @@ def main():
             run.tests("build-clang", ["unit"])
         run.sanitized("address", ["unit", "image", "fs"])
         run.sanitized("thread", ["unit", "fs"])
+        run.soak(SOAK_IN_CI_SECONDS)
         run.fuzz()
         run.command("bench --quick", ["scripts/bench", "--quick"])
         run.demo()
     elif options.soak:
-        if run.build("build", "gcc", PLAIN):
-            run.soak(options.soak)
+        run.soak(options.soak)
     elif options.sanitize:
         run.sanitized(options.sanitize, [])
     else:

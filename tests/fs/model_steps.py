@@ -23,10 +23,11 @@ SNAPSHOTS_MAX = 8  # of a domain: so many that trees branch, so few that every b
 class Step:
     """`told`: for people. `act(mount)` does it and raises OSError, or returns False where a command said no.
     `apply(world)` changes a copy of the world, `begin(world)` does the first of two operations, where it is two.
-    `unnamed`: the operation makes up a name that the model can't know."""
+    `unnamed`: the operation makes up a name that the model can't know. `kind`: which of the functions below made it."""
 
     def __init__(self, told, refusals, act, apply, unnamed=None, begin=None):
         self.told, self.refusals, self.act, self.apply, self.unnamed, self.begin = told, refusals, act, apply, unnamed, begin
+        self.kind = None
 
     def __str__(self):
         expected = " or ".join(sorted(map(administer.errno_name, self.refusals)))
@@ -64,6 +65,7 @@ class Steps:
             domain = world[self.random.choice(sorted(world))]
             step = make_step(mount, world, domain)
             if step:
+                step.kind = make_step.__name__
                 return step
 
     def name(self, domain, *, taken=0.05):

@@ -252,6 +252,18 @@ def test_unlinking_alone():
             equal(sorted(os.listdir(mount.path("web1", "snapshots", "b", "children"))), ["c", "d"])
 
 
+def test_rm_r_beside_children():
+    """rm -r of a snapshot asks nothing of its children, be they protected or open"""
+    for program in rm_programs():
+        with Tree("external") as it:
+            command_of(it.mount, "web1", "c", "protected", "1")
+            with open(it.mount.frozen("web1", "d"), "rb") as file:
+                result = subprocess.run([*program, "-r", snapshot_path(it.mount, "web1", "b")], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+                equal((result.returncode, result.stderr), (0, ""))
+                assert file.read() == it.before["d"]
+            it.is_now({"a": None, "c": "a", "d": "a", "e": "a"}, "e")
+
+
 def test_rm_r_of_all_snapshots():
     """rm -r snapshots/* deletes them all"""
     for program in rm_programs():

@@ -2,13 +2,14 @@
 """Administration against a model: random sequences over several domains, without and with the daemon being killed.
 
 VMSNAPFS_SEED repeats a run, VMSNAPFS_TEST_SECONDS says how long each of the two goes on. With
-VMSNAPFS_TEST_CRASH_POINTS, names separated by commas, the daemon kills itself at these (as test builds do that are told
-so by VMSNAPFS_TEST_CRASH=NAME:N), besides being killed at random instants.
+VMSNAPFS_TEST_CRASH_POINTS, the daemon (of a build with tests) ends itself at the places that it has
+for that, too, while it does something or while it settles what a crash has left, besides being killed at random instants.
 """
 
 import errno
 import os
 import random as random_module
+import signal
 import threading
 import time
 
@@ -17,11 +18,21 @@ import checks
 import model_check
 import model_steps
 from model_steps import Steps, copy_world, settle_names
-from mounted import Mounted, is_mounted, run
+from mounted import Mounted, MountFailed, is_mounted, run
 
 SECONDS = float(os.environ.get("VMSNAPFS_TEST_SECONDS") or (30 if os.environ.get("VMSNAPFS_SANITIZED") else 60))
 ROUND_STEPS = 60  # of one sequence, from new domains to none of their snapshots left
-CRASH_POINTS = [name for name in os.environ.get("VMSNAPFS_TEST_CRASH_POINTS", "").split(",") if name]
+# As the calls of crash_point() are named, by the steps that come to them: what is done at once, and in the background.
+COMMON = ("made", "journaled", "committing", "committed", "finishing")
+BACKGROUND = ("touched", "merged", "renamed", "dropped", "unlinked", "copied", "reclaimed")
+CRASH_POINTS = {
+    "create": (*COMMON, "published", "pointed", "snapshotted"),
+    "revert": (*COMMON, "published", "pointed", "applied"),
+    "clone": (*COMMON, "published", "cloned", "defined"),
+    "delete": (*COMMON, *BACKGROUND),
+}
+AT_START = ("undone", "finishing", *BACKGROUND)
+HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
 CRASH_STEPS = 5  # at most so many steps until the daemon is killed
 EXPECTED = (r"is active, and yet it is the backing file",)  # of the log: an image that others were laid upon by hand
 
@@ -90,25 +101,74 @@ class Sequence:
     def take_and_kill(self, step):
         """The daemon is killed at some instant of the step; afterwards it has happened, or it has not."""
         outcome = []
-        point = self.random.choice([None, *CRASH_POINTS])
+        came = False
+        points = CRASH_POINTS.get(step.kind) if HAS_POINTS and not step.refusals and self.random.random() < 0.7 else None
+        point = self.random.choice(points) if points else None
         if point:
-            self.remount({"VMSNAPFS_TEST_CRASH": f"{point}:{self.random.randrange(1, 4)}"})
-        delay = self.random.choice((0.002, 0.01, 0.03, 0.03, 0.06)) * self.random.random()
+            self.mount.environment = self.point(point)
+            self.mount.remount()
         thread = threading.Thread(target=lambda: outcome.append(attempt(step, self.mount)))
         thread.start()
         if point:
-            thread.join()  # it kills itself, or does not come to that point
+            thread.join()
+            came = self.ends_itself()
+            told = f"at {point}" if came else f"after it all, having not come to {point}"
         else:
+            delay = self.random.choice((0.002, 0.01, 0.03, 0.03, 0.06)) * self.random.random()
             time.sleep(delay)
-        self.mount.kill()
+            told = f"after {delay * 1000:.1f} ms"
+        self.kill()
         thread.join()
         self.killed += 1
-        self.killed_in_the_middle += outcome[0] in (errno.ENOTCONN, errno.ECONNABORTED, UNKNOWN)
-        self.history[-1] += f"  [killed {f'at {point}' if point else f'after {delay * 1000:.1f} ms'}]"
-        run("umount", "--lazy", self.mount.mountpoint)
-        self.mount.wait_for_orphans()
+        self.killed_in_the_middle += came or outcome[0] in (errno.ENOTCONN, errno.ECONNABORTED, UNKNOWN)
+        self.history[-1] += f"  [killed {told}]"
+        if HAS_POINTS and self.random.random() < 0.4:
+            self.begin_and_kill()
+        self.mount.environment = {}
         self.mount.mount()
         self.settle(step, outcome[0])
+
+    def point(self, name):
+        return {"VMSNAPFS_TEST_CRASH": f"{name}:{self.random.choice((1, 1, 1, 2))}"}
+
+    def ends_itself(self):
+        """Whether the daemon comes to its point, in the background, too; the answer may be no when all work is done."""
+        quiet_since = time.monotonic()
+        while time.monotonic() < quiet_since + administer.QUIET:
+            if self.mount.process.poll() is not None:
+                return True
+            try:
+                if any(administer.jobs(self.mount, name) for name in self.mount_names()):
+                    quiet_since = time.monotonic()
+            except OSError:  # it has just gone
+                quiet_since = time.monotonic()
+            time.sleep(0.01)
+        return False
+
+    def mount_names(self):
+        return [name for name in os.listdir(self.mount.mountpoint) if not name.startswith(".")]
+
+    def kill(self):
+        self.mount.kill()
+        run("umount", "--lazy", self.mount.mountpoint)
+        self.mount.wait_for_orphans()
+
+    def begin_and_kill(self):
+        """A start that has something to settle is killed as well."""
+        point = self.random.choice(AT_START)
+        self.mount.environment = self.point(point)
+        try:
+            self.mount.mount()
+        except MountFailed as failure:
+            assert failure.status == -signal.SIGKILL, failure
+            self.history[-1] += f"  [and the start at {point}]"
+            if is_mounted(self.mount.mountpoint):
+                run("umount", "--lazy", self.mount.mountpoint)
+            self.mount.wait_for_orphans()
+        else:
+            self.history[-1] += f"  [and after the start, {'at ' if self.ends_itself() else 'having not come to '}{point}]"
+            self.kill()
+        self.killed += 1
 
     def settle(self, step, code):
         """Which of the two is it? Told as done it must have happened, refused by the rules it must not have."""
@@ -129,11 +189,6 @@ class Sequence:
                 wrong.append(str(error))
         said = "it was told as done" if code is None else f"it ended with {errno_name(code)}"
         raise AssertionError(f"after a crash in {step} ({said}) neither before nor after holds: {' // '.join(wrong)}")
-
-    def remount(self, environment):
-        self.mount.environment = environment
-        self.mount.remount()
-        self.mount.environment = {}
 
     def delete_all(self):
         """In random order; the domains come home, with the right bytes."""
@@ -188,7 +243,7 @@ def sequences(crashes):
         count += 1
         kills += sequence.killed
         middle += sequence.killed_in_the_middle
-        told = f", killed {kills} times, {middle} of them in the middle of an operation" if crashes else ""
+        told = f", killed {kills} times, {middle} of them in the middle of something" if crashes else ""
         print(f"    {count} sequences, {steps} steps{told}", flush=True)
 
 
