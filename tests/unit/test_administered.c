@@ -134,6 +134,7 @@ static void what_is_hidden_and_gone_is_forgotten(void **unused)
 {
     make_chain();
     struct scan_image *branch = overlay("web1.branch", chain[0]);
+    free(state()->hidden);
     state()->hidden = calloc(1, sizeof *state()->hidden);
     state()->hidden[state()->hidden_count++] = (struct state_frozen){.target = strdup("vda"),
                                                                      .layer = strdup("web1.branch"),
