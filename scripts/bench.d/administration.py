@@ -27,6 +27,7 @@ from session import BenchError, command
 KEYS = ("P10", "P11", "P12", "P13", "P14", "P15")
 DISK = 256 * MIB  # data of a disk of P10 to P12
 DISKS = 4
+SHORT = 4  # times as many rounds of commands that take some milliseconds
 PATIENCE = 600  # seconds for the work in the background
 QUIET = 0.3  # seconds without any job
 READER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "latency.py")
@@ -139,7 +140,7 @@ def measure_taking(context):
                 if not context.wants(key):
                     continue
                 set_defaults(mount, domain, kind, count)
-                context.report.ratio(key, *interleave(context.sizes.rounds, "s", {"mkdir": taker(mount, domain), "qemu-img": peer}, lambda: context.warm(*one)))
+                context.report.ratio(key, *interleave(SHORT * context.sizes.rounds, "s", {"mkdir": taker(mount, domain), "qemu-img": peer}, lambda: context.warm(*one)))
 
 
 def measure_deleting(context):
@@ -191,7 +192,7 @@ def measure_many(context):
             for name, mount in ((f"{sizes.domains * sizes.snapshots} snapshots", mount_many), ("10 snapshots", mount_few)):
                 set_defaults(mount, "probe", "external", 1)
                 contenders[name] = taker(mount, "probe")
-            context.report.ratio("P14", *interleave(4 * sizes.rounds, "s", contenders))
+            context.report.ratio("P14", *interleave(SHORT * sizes.rounds, "s", contenders))
 
 
 def measure_reader(context):
