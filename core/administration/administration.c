@@ -149,6 +149,12 @@ void administration_event(struct administration *administration, uint64_t domain
         administration->options.event(administration->options.opaque, domain, line);
 }
 
+bool administration_is_open(void *opaque, uint64_t snapshot)
+{
+    const struct administration_options *options = &((const struct administration *)opaque)->options;
+    return options->is_open && options->is_open(options->opaque, snapshot);
+}
+
 static void tell_jobs(struct administration *administration, uint64_t domain)
 {
     if (administration->options.jobs_changed)

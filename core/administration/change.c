@@ -128,12 +128,6 @@ static int check_domain(const struct change *change, struct error *err)
     return 0;
 }
 
-static bool is_open(void *opaque, uint64_t snapshot)
-{
-    const struct administration_options *options = opaque;
-    return options->is_open && options->is_open(options->opaque, snapshot);
-}
-
 /* Overlays that the request is to use as they are: until then they lie on a disk like another program's. */
 static int reused_paths(const struct request *request, char ***paths)
 {
@@ -171,7 +165,7 @@ int change_begin(struct administration *administration, struct work *work, uint6
     r = catalog_next_serial(administration->catalog, &change->operation, err);
     if (r < 0)
         return r;
-    r = world_make(&change->domain, 1, is_open, &administration->options, &change->world, err);
+    r = world_make(&change->domain, 1, administration_is_open, administration, &change->world, err);
     if (r < 0)
         return r;
     change->tree = change->world.trees[0];

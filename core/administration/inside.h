@@ -58,6 +58,9 @@ struct work_watch {
 };
 bool work_progress(void *opaque, uint64_t current, uint64_t total);
 
+/* Is a frozen file of the snapshot open? `opaque` is the administration. */
+bool administration_is_open(void *opaque, uint64_t snapshot);
+
 /* A line in the domain's events. */
 __attribute__((format(printf, 3, 4))) void administration_event(struct administration *administration,
                                                                 uint64_t domain, const char *format, ...);

@@ -61,12 +61,6 @@ void reclaim_task_tell(const struct reclaim_task *task, char *text, size_t size)
 
 /* ---- Is it still to be done? ---- */
 
-static bool is_open(void *opaque, uint64_t snapshot)
-{
-    const struct administration_options *options = opaque;
-    return options->is_open && options->is_open(options->opaque, snapshot);
-}
-
 static bool is_known(void *opaque, const char *path)
 {
     return world_layer_at(opaque, path) != 0;
@@ -93,7 +87,7 @@ static bool is_read(struct administration *administration, const struct catalog 
                 for (const struct layer *layer = snapshot->frozen[k].layer; layer && !passes;
                      layer = layer->backing)
                     passes = strcmp(layer->path, path) == 0;
-            if (passes && is_open(&administration->options, snapshot->serial))
+            if (passes && administration_is_open(administration, snapshot->serial))
                 return true;
         }
     }
@@ -309,7 +303,8 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
     if (r < 0)
         return r;
     catalog = catalog_service_get(administration->catalog);
-    r = world_make(catalog->domains, catalog->domain_count, is_open, &administration->options, &world, err);
+    r = world_make(catalog->domains, catalog->domain_count, administration_is_open, administration, &world,
+                   err);
     if (r == 0)
         r = check(administration, catalog, &world, task, err);
     if (r < 0)

@@ -117,12 +117,6 @@ static bool choose(void *opaque, const struct reclaim_step *step)
     return true;
 }
 
-static bool is_open(void *opaque, uint64_t snapshot)
-{
-    const struct administration_options *options = opaque;
-    return options->is_open && options->is_open(options->opaque, snapshot);
-}
-
 /* Is there anything that could be given back at all? A mount without administered domains does not plan. */
 static bool is_worth_a_look(const struct catalog *catalog)
 {
@@ -142,8 +136,8 @@ static struct entry *next_entry(struct reclaimer *reclaimer)
     struct reclaim_step step = {0};
     struct error why;
     struct entry *entry = NULL;
-    if (is_worth_a_look(catalog) && world_make(catalog->domains, catalog->domain_count, is_open,
-                                               &administration->options, &world, &why) == 0) {
+    if (is_worth_a_look(catalog) && world_make(catalog->domains, catalog->domain_count,
+                                               administration_is_open, administration, &world, &why) == 0) {
         struct reclaim_world plan = {.trees = world.trees,
                                      .tree_count = world.count,
                                      .layers = &world.layers,
