@@ -19,6 +19,7 @@
 #include "administration/lane.h"
 #include "administration/leftovers.h"
 #include "administration/reclaimer.h"
+#include "administration/tidying.h"
 #include "administration/undo.h"
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -62,6 +63,7 @@ int administration_start(struct administration *administration, struct catalog_s
     if (store_is_read_only(administration->options.store))
         return 0;
     leftovers_remove(administration);
+    tidy_touched(administration);
     return reclaimer_start(administration, &administration->reclaimer, err);
 }
 

@@ -82,14 +82,24 @@ static void set_identity(struct state_frozen *record, void *opaque)
     record->is_settled = true;
 }
 
+/* Is the file one of the domain's, frozen or active? */
+static bool has_file(struct state_domain *state, const char *path)
+{
+    bool found = false;
+    each_whole(state, path, note_found, &found);
+    for (size_t i = 0; i < state->disk_count; i++)
+        found |= state->disks[i].active && strcmp(state->disks[i].active, path) == 0;
+    for (size_t i = 0; i < state->hidden_count; i++)
+        found |= strcmp(state->hidden[i].layer, path) == 0;
+    return found;
+}
+
 int reclaim_states_touch(struct reclaim_states *states, const char *path, struct error *err)
 {
     const char *stored = in_store(states, path);
     for (size_t i = 0; i < states->count; i++) {
         struct state_domain *state = states->states[i];
-        bool is_frozen = false;
-        each_whole(state, stored, note_found, &is_frozen);
-        if (!is_frozen || state_paths_have(state->touched, stored))
+        if (!has_file(state, stored) || state_paths_have(state->touched, stored))
             continue;
         if (state_paths_add(&state->touched, stored) < 0)
             return error_set(err, ENOMEM, "out of memory");

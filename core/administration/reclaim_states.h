@@ -21,7 +21,8 @@ int reclaim_states_begin(struct reclaim_states *states, const uint64_t *domains,
                          struct error *err);
 void reclaim_states_done(struct reclaim_states *states);
 
-/* Notes, durably, that the file is about to be written to, where it is frozen. */
+/* Notes, durably, that the file is about to be written to: frozen, it need not be as it was, and whoever
+ * starts after a crash looks after it (tidying.h). */
 int reclaim_states_touch(struct reclaim_states *states, const char *path, struct error *err);
 
 /* Nothing is written any more, and the step was not done: what was touched is frozen as it is now. */
