@@ -147,7 +147,8 @@ static void render_domain(const struct content_source *source, const struct plac
     }
 }
 
-static void render_disk(const struct disk *disk, unsigned entry, struct text *text)
+static void render_disk(const struct domain *domain, const struct disk *disk, unsigned entry,
+                        struct text *text)
 {
     const struct layer *active = disk->active;
     switch (entry) {
@@ -169,7 +170,9 @@ static void render_disk(const struct disk *disk, unsigned entry, struct text *te
         text_printf(text, "%s\n", snapshot_preset_name(disk->snapshot));
         return;
     case DISK_SOURCE:
-        text_printf(text, "%s\n", active ? active->path : disk->source);
+        /* Where the active file is gone, no other one may be started from. */
+        if (active || !domain->is_administered)
+            text_printf(text, "%s\n", active ? active->path : disk->source);
         return;
     }
 }
@@ -257,5 +260,5 @@ void content_render(const struct content_source *source, const struct place *pla
     else if (place->node.kind == NODE_JOB)
         job_tree_render(source->administration, place, text);
     else if (node_is_disk_file(place->node.kind))
-        render_disk(place->disk, place->node.kind - NODE_DISK_FILE, text);
+        render_disk(place->domain, place->disk, place->node.kind - NODE_DISK_FILE, text);
 }

@@ -102,7 +102,7 @@ static int make_member(struct members *members, const char *source, struct draft
         draft_problem(
             draft,
             "the store is damaged (%s in .vmsnapfs/domains), maybe where it told of this domain, so "
-            "its inode numbers are made up; remove that file to have new ones",
+            "its inode numbers are made up, and nothing of it can be changed",
             damage);
     const struct assembly_input input = {
         .source = source, .next_serial = next_serial, .opaque = members, .room = room};
