@@ -38,7 +38,10 @@ static int tidy(const char *path, int fd, struct error *err)
     return r == -EBUSY ? 0 : r; /* what is left over does no harm */
 }
 
-int undo_image_internal(const char *path, const char *tag, struct error *err)
+/* Does `undo_with` to the image if it has the tag. */
+static int undo_image(const char *path, const char *tag,
+                      int (*undo_with)(const struct internal_undo *undo, struct error *err),
+                      struct error *err)
 {
     cleanup_close int fd = -1;
     bool found = false;
@@ -47,31 +50,21 @@ int undo_image_internal(const char *path, const char *tag, struct error *err)
         r = has_tag(path, fd, tag, &found, err);
     if (r < 0 || fd < 0)
         return r;
-    if (!found)
-        return tidy(path, fd, err);
     const struct stopped_image image = {
         .name = path, .fd = fd, .format = IMAGE_FORMAT_QCOW2, .writable = true, .backing = -1, .data_fd = -1};
     const struct internal_undo undo = {
         .images = &image, .count = 1, .tag = tag, .timeout_ms = IMAGE_TIMEOUT_MS};
-    r = internal_undo_forget(&undo, err);
+    if (found)
+        r = undo_with(&undo, err);
     return r < 0 ? r : tidy(path, fd, err);
+}
+
+int undo_image_internal(const char *path, const char *tag, struct error *err)
+{
+    return undo_image(path, tag, internal_undo_forget, err);
 }
 
 int undo_image_point(const char *path, const char *tag, struct error *err)
 {
-    cleanup_close int fd = -1;
-    bool found = false;
-    int r = open_image(path, &fd, err);
-    if (r == 0 && fd >= 0)
-        r = has_tag(path, fd, tag, &found, err);
-    if (r < 0 || fd < 0)
-        return r;
-    if (!found)
-        return tidy(path, fd, err);
-    const struct stopped_image image = {
-        .name = path, .fd = fd, .format = IMAGE_FORMAT_QCOW2, .writable = true, .backing = -1, .data_fd = -1};
-    const struct internal_undo undo = {
-        .images = &image, .count = 1, .tag = tag, .timeout_ms = IMAGE_TIMEOUT_MS};
-    r = internal_undo_back(&undo, err);
-    return r < 0 ? r : tidy(path, fd, err);
+    return undo_image(path, tag, internal_undo_back, err);
 }

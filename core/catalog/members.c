@@ -301,21 +301,6 @@ void members_forget(struct members *members, uint64_t serial)
 
 /* ---- Saving ---- */
 
-static struct state_snapshot *find_state(const struct state_domain *state, uint64_t serial)
-{
-    size_t low = 0, high = state->snapshot_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (state->snapshots[middle].serial == serial)
-            return &state->snapshots[middle];
-        if (state->snapshots[middle].serial < serial)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return NULL;
-}
-
 static void take_counts(struct member *member)
 {
     const struct domain *domain = member->domain;
@@ -326,7 +311,7 @@ static void take_counts(struct member *member)
             uint64_t allocated = atomic_load(&snapshot->frozen[j].allocated);
             if (allocated == ALLOCATED_UNKNOWN)
                 continue;
-            state = state ? state : find_state(member->state, snapshot->serial);
+            state = state ? state : state_find_snapshot(member->state, snapshot->serial);
             for (size_t k = 0; state && k < state->frozen_count; k++)
                 if (state->frozen[k].position == snapshot->frozen[j].disk->position &&
                     state->frozen[k].allocated != allocated) {
