@@ -25,14 +25,6 @@ const char *change_source(const struct change *change)
     return locate_source(change->administration->options.locate);
 }
 
-char *change_absolute(const struct change *change, const char *path)
-{
-    char *made = NULL;
-    if (*path == '/')
-        return strdup(path);
-    return asprintf(&made, "%s/%s", change_source(change), path) < 0 ? NULL : made;
-}
-
 /* ---- The first change ---- */
 
 /* What the images told until now is told by the store from now on. */
@@ -267,7 +259,7 @@ void change_end(struct change *change)
 {
     if (!change->administration)
         return;
-    undo_or_finish(change->administration, steal_pointer(change->journal), change->is_committed);
+    undo_or_finish(change);
     free_plan(change);
     if (change->is_held)
         catalog_release(change->administration->catalog, change->serial);

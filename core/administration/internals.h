@@ -20,6 +20,7 @@ struct internals {
     char tag[256];
     struct stopped_image *nodes;
     struct stopped_images *images; /* open: nobody else can write to them */
+    bool may_be_there;             /* the snapshots; else nothing was done in any image */
 };
 
 /* Adds the active image of a disk. Errors: as image_open and image_read_info. */
@@ -32,7 +33,10 @@ int internals_add(struct internals *internals, const struct change *change, cons
  */
 int internals_choose_tag(struct internals *internals, const char *name, uint64_t serial, struct error *err);
 
-/* Opens the images, for nobody else to write to; errors as stopped_images_begin (EBUSY). */
+/* Has the images opened, while the caller does something else; errors as stopped_images_launch. */
+int internals_launch(struct internals *internals, struct error *err);
+
+/* Returns when they are open, for nobody else to write to; errors as stopped_images_await (EBUSY). */
 int internals_open(struct internals *internals, struct error *err);
 void internals_note(const struct internals *internals, struct undo_list *list);
 

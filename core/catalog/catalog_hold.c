@@ -237,12 +237,6 @@ void catalog_unexpect(struct catalog_service *service, uint64_t domain)
     members_forget(&service->members, domain);
 }
 
-int catalog_forget(struct catalog_service *service, uint64_t domain, struct error *err)
-{
-    LOCK_MEMBERS(service);
-    return store_remove(service->options.store, domain, err);
-}
-
 void catalog_look(struct catalog_service *service)
 {
     LOCK_MEMBERS(service);

@@ -41,9 +41,20 @@ struct stopped_images_spec {
 struct stopped_images;
 
 /*
- * Starts the daemon and opens the images. Errors: EBUSY where somebody else has one open, with who that may
- * be; EINVAL for a graph that is none, or for what an image's own header says; as storage_daemon_start.
+ * Starts the daemon, which opens the images while the caller does something else. To be followed by
+ * stopped_images_await, and by stopped_images_end in any case. Errors: EINVAL for a graph that is none; as
+ * storage_daemon_launch.
  */
+int stopped_images_launch(const struct stopped_images_spec *spec, struct stopped_images **images,
+                          struct error *err);
+
+/*
+ * Returns when the images are open, and locked as QEMU locks them. Errors: EBUSY where somebody else has one
+ * open, with who that may be; EINVAL for what an image's own header says; as storage_daemon_await.
+ */
+int stopped_images_await(struct stopped_images *images, struct error *err);
+
+/* Both; what can't be opened is ended. */
 int stopped_images_begin(const struct stopped_images_spec *spec, struct stopped_images **images,
                          struct error *err);
 
