@@ -229,7 +229,8 @@ int change_commit(struct change *change, struct error *err)
     pthread_mutex_unlock(&administration->lock);
     if (cancelled)
         return error_set(err, EINTR, "it was cancelled, and everything was undone");
-    change->state->operation = change->operation;
+    if (change->journal)
+        change->state->operation = change->operation;
     crash_point("committing");
     int r = catalog_save(administration->catalog, change->state, err);
     if (r < 0)

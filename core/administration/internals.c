@@ -12,6 +12,7 @@
 #include "administration/images.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
+#include "base/log.h"
 #include "domain/name.h"
 #include "hypervisor/block_snapshot.h"
 
@@ -126,13 +127,18 @@ int internals_snapshot(struct internals *internals, struct error *err)
         return r;
     }
     crash_point("snapshotted");
-    r = stopped_images_end(steal_pointer(internals->images), err);
-    return r < 0 ? r : find_made(internals, err);
+    /* They are in the files; what is left to be done does not need to be waited for. */
+    stopped_images_begin_end(internals->images);
+    return find_made(internals, err);
 }
 
 void internals_done(struct internals *internals)
 {
-    stopped_images_end(internals->images, NULL);
+    struct error why;
+    if (stopped_images_end(internals->images, &why) < 0 && internals->may_be_there)
+        log_warning(
+            "the images were not closed as they should be, and may have leaks, which is no damage: %s",
+            why.text);
     for (size_t i = 0; i < internals->count; i++) {
         image_info_unref(internals->list[i].info);
         if (internals->list[i].fd >= 0)

@@ -41,8 +41,10 @@ int internals_open(struct internals *internals, struct error *err);
 void internals_note(const struct internals *internals, struct undo_list *list);
 
 /*
- * Takes the snapshots, closes the images, and finds what was made. Errors: as block_snapshot_internal, after
- * which there is none; as stopped_images_end.
+ * Takes the snapshots and finds what was made. Errors: as block_snapshot_internal. From then on the images
+ * are being closed.
  */
 int internals_snapshot(struct internals *internals, struct error *err);
+
+/* Waits until the images are closed. */
 void internals_done(struct internals *internals);

@@ -387,6 +387,27 @@ int qmp_command_fd(struct qmp *client, const char *command, struct json_object *
     return rc;
 }
 
+int qmp_send_last(struct qmp *client, const char *command, int timeout_ms, struct error *err)
+{
+    if (client->dead)
+        return report_death(client, err);
+    int64_t deadline = now_ms() + timeout_ms;
+    snprintf(client->waiting_id, sizeof client->waiting_id, "last");
+    cleanup_text struct text line = {0};
+    int rc = make_line(client, command, NULL, &line, err);
+    struct output output = {.bytes = line.data, .length = line.length, .fd = -1};
+    while (rc == 0 && output.length > 0)
+        rc = step(client, &output, deadline);
+    if (output.length > 0 && !client->dead)
+        die(client, rc == -ETIMEDOUT ? ETIMEDOUT : ENOMEM, "its last command was not sent");
+    if (client->dead)
+        return report_death(client, err);
+    /* Not shut down: QEMU throws away what it has not read yet of a connection that has ended (7.2). */
+    client->dead = true;
+    error_set(&client->why, ECONNRESET, "%s: it was told to end", client->name);
+    return 0;
+}
+
 int qmp_command(struct qmp *client, const char *command, struct json_object *arguments, int timeout_ms,
                 struct json_object **reply, struct error *err)
 {

@@ -76,6 +76,12 @@ int qmp_command(struct qmp *client, const char *command, struct json_object *arg
 int qmp_command_fd(struct qmp *client, const char *command, struct json_object *arguments, int fd,
                    int timeout_ms, struct json_object **reply, struct error *err);
 
+/*
+ * Sends a command whose answer nobody waits for; the client can only be freed then. Errors: as qmp_command,
+ * without refusals.
+ */
+int qmp_send_last(struct qmp *client, const char *command, int timeout_ms, struct error *err);
+
 /* True for the events that are waited for. `data` is an object, or NULL where the event has none. */
 typedef bool qmp_event_filter(const char *name, struct json_object *data, void *opaque);
 

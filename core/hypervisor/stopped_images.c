@@ -360,6 +360,11 @@ void stopped_images_clean(const struct stopped_images *images, struct error *err
         error_set(err, err->code, "%s", clean.data);
 }
 
+void stopped_images_begin_end(struct stopped_images *images)
+{
+    storage_daemon_begin_stop(images->engine.daemon, images->spec.timeout_ms);
+}
+
 int stopped_images_end(struct stopped_images *images, struct error *err)
 {
     if (!images)

@@ -81,6 +81,10 @@ const char *stopped_images_new_path(const struct stopped_images *images, size_t 
 /* Puts the images' names where a text of QEMU's has the paths by which it knows them. */
 void stopped_images_clean(const struct stopped_images *images, struct error *err);
 
+/* Has the daemon begin to flush and close all images, which stopped_images_end waits for; nothing else can be
+ * done with them then. */
+void stopped_images_begin_end(struct stopped_images *images);
+
 /*
  * Has the daemon flush and close all images, waits for its end, and frees. Takes NULL. Errors: as
  * storage_daemon_stop.

@@ -31,6 +31,7 @@ struct storage_daemon {
     struct qmp *qmp;
     struct json_object *nodes; /* name: the options that it was opened with */
     char failed[NODE_NAME_MAX + 1];
+    bool is_ending; /* it has been asked to */
 };
 
 /* ---- nodes ---- */
@@ -179,7 +180,8 @@ static bool await_end(const struct helper_process *process, int timeout_ms, sigi
     *status = (siginfo_t){0};
     if (ready <= 0)
         return false;
-    return waitid(P_PID, (id_t)process->pid, status, WEXITED | WNOHANG | WNOWAIT) == 0 && status->si_pid > 0;
+    /* Its end has come; where it is traced, it is ours to look at when the tracer has seen it. */
+    return waitid(P_PID, (id_t)process->pid, status, WEXITED | WNOWAIT) == 0 && status->si_pid > 0;
 }
 
 /* How it ended, or that it did not, and what it had to say. */
@@ -372,14 +374,20 @@ pid_t storage_daemon_pid(const struct storage_daemon *daemon)
     return daemon->process.pid;
 }
 
+void storage_daemon_begin_stop(struct storage_daemon *daemon, int timeout_ms)
+{
+    if (daemon->is_ending || !daemon->qmp || qmp_is_dead(daemon->qmp))
+        return;
+    /* It may close the connection before its answer has gone out; how it ends is what counts. */
+    qmp_set_explain(daemon->qmp, NULL, NULL);
+    qmp_send_last(daemon->qmp, "quit", timeout_ms, NULL);
+    daemon->is_ending = true;
+}
+
 static int quit(struct storage_daemon *daemon, int timeout_ms, struct error *err)
 {
-    /* It may close the connection before its answer has gone out; how it ends is what counts. */
-    bool asked = daemon->qmp && !qmp_is_dead(daemon->qmp);
-    if (asked) {
-        qmp_set_explain(daemon->qmp, NULL, NULL);
-        qmp_command(daemon->qmp, "quit", NULL, timeout_ms, NULL, NULL);
-    }
+    storage_daemon_begin_stop(daemon, timeout_ms);
+    bool asked = daemon->is_ending;
     siginfo_t status;
     if (!await_end(&daemon->process, asked ? timeout_ms : 0, &status))
         return error_set(err, ETIMEDOUT, PROGRAM " did not end within %d ms and was killed", timeout_ms);

@@ -104,6 +104,12 @@ int storage_daemon_flush(struct storage_daemon *daemon, const char *node_name, c
                          int timeout_ms, struct error *err);
 
 /*
+ * Has it begin to close its images and to end, which storage_daemon_stop waits for. Nothing else can be asked
+ * of it then. What goes wrong here storage_daemon_stop tells.
+ */
+void storage_daemon_begin_stop(struct storage_daemon *daemon, int timeout_ms);
+
+/*
  * Has it close its images and end, and waits; kills it after `timeout_ms`. Frees in any case; takes NULL.
  * Errors: ETIMEDOUT where it had to be killed, EIO where it had ended before or ends with an error. Images
  * that were open for writing then can have leaks, which is no damage.
