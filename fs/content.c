@@ -147,6 +147,17 @@ static void render_domain(const struct content_source *source, const struct plac
     }
 }
 
+/*
+ * Who starts a domain takes the image that `source` names. So nothing is named where the active one is gone,
+ * or where the state that told which it is may be damaged: the file that a look finds on top may be frozen.
+ */
+static bool may_be_started_from(const struct domain *domain, const struct disk *disk)
+{
+    if (!disk->active)
+        return !domain->is_administered;
+    return !domain->is_guessed || !domain->may_switch_files || strcmp(disk->active->path, disk->source) == 0;
+}
+
 static void render_disk(const struct domain *domain, const struct disk *disk, unsigned entry,
                         struct text *text)
 {
@@ -170,8 +181,7 @@ static void render_disk(const struct domain *domain, const struct disk *disk, un
         text_printf(text, "%s\n", snapshot_preset_name(disk->snapshot));
         return;
     case DISK_SOURCE:
-        /* Where the active file is gone, no other one may be started from. */
-        if (active || !domain->is_administered)
+        if (may_be_started_from(domain, disk))
             text_printf(text, "%s\n", active ? active->path : disk->source);
         return;
     }
