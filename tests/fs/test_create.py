@@ -218,6 +218,29 @@ def test_attributes_of_overlays():
                 equal(os.getxattr(path, "security.selinux"), b"system_u:object_r:svirt_image_t:s0\0", path)
 
 
+def test_no_copy_on_write():
+    """On btrfs, overlays and copies of an image without copy-on-write are without it, too"""
+    checks.need("mkfs.btrfs", "chattr", "lsattr")
+    checks.need_root()
+    with domains.small_file_system(256, ("mkfs.btrfs", "-q")) as directory:
+        domains.web1(directory, formats=("qcow2", "raw"))
+        plain = [os.path.join(directory, name) for name in ("web1.qcow2", "web1-b.img")]
+        for path in plain:
+            data = os.path.join(directory, ".copy")
+            os.rename(path, data)
+            with open(path, "xb"):
+                run("chattr", "+C", path)
+            run("cp", "--reflink=never", data, path)
+            os.unlink(data)
+        with Mounted(source=directory) as mount:
+            create(mount, "one disk=vda:external disk=vdb:external")
+            administer.command_of(mount, "web1", "one", "clone", "copy full")
+            made = sorted(set(administer.images(directory)) - set(plain))
+            equal(len(made), 4)
+            for path in made:
+                assert "C" in run("lsattr", path).split()[0], f"{path} is copied on write"
+
+
 def test_own_paths():
     """A path that the user gave is used; a file that is there already: EEXIST, and it stays as it was"""
     with Mounted(domains.web1) as mount:
