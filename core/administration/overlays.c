@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "catalog/discover.h"
+#include "hypervisor/free_space.h"
 #include "hypervisor/image_claim.h"
 #include "hypervisor/qemu_img_copy.h"
 #include "image/qcow2_snapshot_view.h"
@@ -282,12 +283,6 @@ static void close_all(int *fds, size_t count)
             close(fds[i]);
 }
 
-static uint64_t bytes_of(int fd)
-{
-    struct stat stat;
-    return fstat(fd, &stat) == 0 ? (uint64_t)stat.st_blocks * 512 : 0;
-}
-
 static int copy_one(struct overlays *overlays, struct change *change, const struct overlay *overlay,
                     struct work_watch *watch, struct error *err)
 {
@@ -309,7 +304,7 @@ static int copy_one(struct overlays *overlays, struct change *change, const stru
                                             .format = layer->format,
                                             .backing = layer->backing ? (int)at + 1 : -1,
                                             .data_fd = -1};
-        bytes += r == 0 ? bytes_of(fds[at]) : 0;
+        bytes += r == 0 ? free_space_taken(fds[at]) : 0;
     }
     const struct overlay_file *file = file_of(overlays, overlay);
     if (r == 0)
