@@ -61,7 +61,7 @@ static inline void qemu_process_start(struct qemu_process *qemu, const char *con
     qemu->pid = fork();
     if (qemu->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (dup2(said, 2) < 0 || dup2(ends[1], 3) < 0 || fcntl(3, F_SETFD, 0) < 0)
+        if (dup2(said, 1) < 0 || dup2(said, 2) < 0 || dup2(ends[1], 3) < 0 || fcntl(3, F_SETFD, 0) < 0)
             _exit(126);
         execvp(all[0], (char *const *)all);
         _exit(127);
@@ -100,11 +100,12 @@ qemu_process_do(const struct qemu_process *qemu, const char *command, const char
     return reply;
 }
 
-/* Writes a byte `pattern` into a node, as its guest would. */
+/* Writes a byte `pattern` into a node, or with "-d DEVICE" as that device of a guest's would. */
 static inline void qemu_process_write(const struct qemu_process *qemu, const char *node, int pattern,
                                       long long offset, long long length)
 {
-    json_object_put(qemu_process_do(qemu, "human-monitor-command",
-                                    "{'command-line': 'qemu-io %s \\u0022write -P %d %lld %lld\\u0022'}",
-                                    node, pattern, offset, length));
+    cleanup_json struct json_object *said = qemu_process_do(
+        qemu, "human-monitor-command", "{'command-line': 'qemu-io %s \\u0022write -P %d %lld %lld\\u0022'}",
+        node, pattern, offset, length);
+    assert_string_equal(json_object_get_string(said), "");
 }
