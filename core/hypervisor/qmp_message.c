@@ -182,6 +182,8 @@ int qmp_errno(const char *class_name, const char *text)
         {"Cannot find device", ENODEV},
         {"Cannot find node", ENODEV},
         {"Failed to find node", ENODEV},
+        {"No block device node", ENODEV},
+        {"vmstate block device", ENODEV},
         {"does not support", EOPNOTSUPP},
         {"not supported", EOPNOTSUPP},
         {"Unsupported", EOPNOTSUPP},
@@ -200,6 +202,7 @@ int qmp_errno(const char *class_name, const char *text)
         {"Parameter ", EINVAL},
         {"Name is empty", EINVAL},
         {"have different sizes", EINVAL},
+        {"is required", EINVAL},
     };
     for (size_t i = 0; class_name && i < sizeof classes / sizeof *classes; i++)
         if (strcmp(class_name, classes[i].name) == 0)

@@ -109,3 +109,24 @@ static inline void qemu_process_write(const struct qemu_process *qemu, const cha
         node, pattern, offset, length);
     assert_string_equal(json_object_get_string(said), "");
 }
+
+/*
+ * A byte of the machine's state besides its disks, which no BIOS uses (in the clock's memory), stands for the
+ * memory of a guest: it goes wherever that goes. The domain has to be stopped.
+ */
+static inline void qemu_process_set_memory(const struct qemu_process *qemu, int value)
+{
+    json_object_put(qemu_process_do(qemu, "human-monitor-command", "{'command-line': 'o /b 0x70 0x50'}"));
+    json_object_put(
+        qemu_process_do(qemu, "human-monitor-command", "{'command-line': 'o /b 0x71 %d'}", value));
+}
+
+static inline int qemu_process_memory(const struct qemu_process *qemu)
+{
+    json_object_put(qemu_process_do(qemu, "human-monitor-command", "{'command-line': 'o /b 0x70 0x50'}"));
+    cleanup_json struct json_object *said =
+        qemu_process_do(qemu, "human-monitor-command", "{'command-line': 'i /b 0x71'}");
+    const char *value = strstr(json_object_get_string(said), "= ");
+    assert_non_null(value);
+    return (int)strtol(value + 2, NULL, 16);
+}
