@@ -27,7 +27,7 @@ static int transact(const struct block_engine *engine, struct json_object *actio
     return qmp_command(engine->qmp, "transaction", arguments, engine->timeout_ms, NULL, err);
 }
 
-static int check_tag(const char *tag, struct error *err)
+int block_snapshot_check_tag(const char *tag, struct error *err)
 {
     if (tag[strspn(tag, "0123456789")] == '\0')
         return error_set(err, EINVAL,
@@ -41,7 +41,7 @@ static int check_tag(const char *tag, struct error *err)
 int block_snapshot_internal(const struct block_engine *engine, const char *const *node_names, size_t count,
                             const char *tag, struct error *err)
 {
-    int rc = check_tag(tag, err);
+    int rc = block_snapshot_check_tag(tag, err);
     if (rc < 0)
         return rc;
     struct json_object *actions = json_object_new_array();

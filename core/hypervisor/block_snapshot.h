@@ -7,6 +7,9 @@
 
 #define BLOCK_TAG_BYTES_MAX 255 /* of an internal snapshot's name, which QEMU would cut off */
 
+/* 0, or EINVAL or ENAMETOOLONG for what is no tag, as below. */
+int block_snapshot_check_tag(const char *tag, struct error *err);
+
 /*
  * Makes an internal snapshot named `tag` in each of the nodes. It is in the files when this returns.
  * Errors, after which no node has it: EEXIST where one has that tag already; EOPNOTSUPP where a format can't;
