@@ -68,16 +68,23 @@ static void render_service(const struct content_source *source, unsigned entry, 
     }
 }
 
-/* A domain runs if another process has one of its active images open for writing, as QEMU's locks tell. */
-static void render_state(const struct domain *domain, struct text *text)
+/*
+ * What its QEMU says, where that is known. Else a domain runs if another process has one of its active images
+ * open for writing, as QEMU's locks tell.
+ */
+static void render_state(const struct content_source *source, const struct domain *domain, struct text *text)
 {
+    struct machine_report report = {.contact = MACHINE_UNKNOWN, .state = MACHINE_SHUTOFF};
     bool running = false;
-    for (size_t i = 0; i < domain->disk_count && !running; i++) {
+    machines_report(source->machines, domain->serial, &report);
+    for (size_t i = 0; i < domain->disk_count && !running && report.contact != MACHINE_CONNECTED; i++) {
         const struct layer *active = domain->disks[i].active;
         running =
             active && !active->remote && image_locks_written(active->identity.device, active->identity.inode);
     }
-    text_append_string(text, running ? "running\n" : "shutoff\n");
+    if (report.contact != MACHINE_CONNECTED && report.contact != MACHINE_OFF)
+        report.state = MACHINE_SHUTOFF;
+    text_printf(text, "%s\n", machine_state_name(running ? MACHINE_RUNNING : report.state));
 }
 
 static void render_order(const struct domain *domain, struct text *text)
@@ -136,7 +143,7 @@ static void render_domain(const struct content_source *source, const struct plac
         events_render(source->events, domain->serial, text);
         return;
     case DOMAIN_STATE:
-        render_state(domain, text);
+        render_state(source, domain, text);
         return;
     case DOMAIN_TREE_TXT:
         tree_drawing_render(domain, text);

@@ -7,6 +7,7 @@
 #include "control_files.h"
 #include "events.h"
 #include "last_error.h"
+#include "machine/machines.h"
 #include "tree.h"
 
 /* Digits of unique_bytes, padded on the left, so that its length is known without opening an image. */
@@ -21,6 +22,7 @@ struct content_source {
     struct events *events;
     struct control_files *controls;
     struct administration *administration;
+    struct machines *machines;
 };
 
 /*

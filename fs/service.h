@@ -31,6 +31,7 @@
 struct service {
     struct catalog_service *catalog;
     struct administration *administration;
+    struct machines *machines;
     struct frozen_disk_env env;
     struct attribute_options attributes;
     struct content_source content;

@@ -67,6 +67,7 @@ __attribute__((format(printf, 2, 0))) static void take_fuse_log(enum fuse_log_le
 static void catalog_has_changed(void *opaque, const struct catalog *before, const struct catalog *after)
 {
     struct session *session = opaque;
+    machines_follow(session->service.machines, after->domains, after->domain_count);
     invalidator_compare(session->service.invalidator, before, after);
 }
 
@@ -112,6 +113,14 @@ static int make_way(void *opaque, const struct place *place, struct catalog **ca
     return result;
 }
 
+static void machine_has_changed(void *opaque, uint64_t domain, const char *line)
+{
+    const struct session *session = opaque;
+    if (line)
+        events_add(session->service.events, domain, line);
+    invalidator_node(session->service.invalidator, node_id(NODE_DOMAIN, domain, DOMAIN_POWER), true);
+}
+
 static int make_administration(struct session *session, struct error *err)
 {
     const struct administration_options options = {
@@ -148,7 +157,9 @@ static int open_source(struct session *session, struct error *err)
     service->invalidator = invalidator_new();
     service->events = events_new(event_requests_wake);
     session->cache = cache_new(options->cache_bytes);
-    if (!service->invalidator || !service->events || !session->cache)
+    const struct machines_options machines = {.changed = machine_has_changed, .opaque = session};
+    service->machines = machines_new(&machines);
+    if (!service->invalidator || !service->events || !service->machines || !session->cache)
         return error_set(err, ENOMEM, "out of memory");
     result = make_administration(session, err);
     if (result != 0)
@@ -162,7 +173,12 @@ static int open_source(struct session *session, struct error *err)
         .counted = disk_was_counted,
         .opaque = session,
     };
-    return catalog_service_new(&catalog_options, &service->catalog, err);
+    result = catalog_service_new(&catalog_options, &service->catalog, err);
+    if (result != 0)
+        return result;
+    cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
+    machines_follow(service->machines, catalog->domains, catalog->domain_count);
+    return 0;
 }
 
 static void size_was_learned(void *opaque, const char *network_name, uint64_t bytes)
@@ -203,6 +219,7 @@ static int make_service(struct session *session, struct error *err)
         .events = service->events,
         .controls = service->controls,
         .administration = service->administration,
+        .machines = service->machines,
     };
     service->disks = open_disks_new(&service->env, make_way, session);
     service->ahead = service->disks ? read_ahead_new(service->disks) : NULL;
@@ -273,6 +290,7 @@ static void stop_answering_later(struct session *session)
         control_files_end(service->controls);
     if (service->administration)
         administration_stop(service->administration);
+    machines_stop(service->machines);
     invalidator_stop(service->invalidator);
     read_ahead_stop(service->ahead);
 }
@@ -289,6 +307,7 @@ static void session_done(struct session *session)
         fuse_session_unmount(session->fuse);
     administration_free(service->administration);
     catalog_service_free(service->catalog);
+    machines_free(service->machines);
     invalidator_free(service->invalidator);
     drop_behind_free(service->drop_behind);
     read_ahead_free(service->ahead);
@@ -358,7 +377,9 @@ static int start_services(struct session *session, struct error *err)
     int result = invalidator_start(service->invalidator, session->fuse);
     if (result != 0)
         return error_set(err, -result, "can't start a thread: %s", strerror(-result));
-    result = catalog_service_start(service->catalog, err);
+    result = machines_start(service->machines, err);
+    if (result == 0)
+        result = catalog_service_start(service->catalog, err);
     return result ? result : administration_start(service->administration, service->catalog, err);
 }
 

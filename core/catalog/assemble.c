@@ -153,6 +153,24 @@ static int copy_list(char *const *from, char ***copy)
     return 0;
 }
 
+static int copy_string(const char *from, char **copy)
+{
+    *copy = from ? strdup(from) : NULL;
+    return *copy || !from ? 0 : -ENOMEM;
+}
+
+/* What only a trusted definition may say. */
+static int take_trusted(const struct scan_definition *from, struct domain *domain)
+{
+    const struct definition *definition = &from->definition;
+    int r = copy_list(from->sources, &domain->named_files);
+    if (r == 0)
+        r = copy_string(definition->qmp, &domain->qmp);
+    if (r == 0)
+        r = copy_string(definition->agent, &domain->agent);
+    return r == 0 && definition->launch ? copy_list(definition->launch, &domain->launch) : r;
+}
+
 static int name_domain(struct assembly *assembly)
 {
     struct domain *domain = assembly->domain;
@@ -166,7 +184,7 @@ static int name_domain(struct assembly *assembly)
         domain->definition = strdup(definition->path);
         if (!domain->definition || (definition->definition.uuid && !domain->uuid))
             return -ENOMEM;
-        int r = definition->distrust ? 0 : copy_list(definition->sources, &domain->named_files);
+        int r = definition->distrust ? 0 : take_trusted(definition, domain);
         if (r < 0)
             return r;
     }

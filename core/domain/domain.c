@@ -66,6 +66,13 @@ static void snapshot_free(struct snapshot *snapshot)
     free(snapshot);
 }
 
+static void free_list(char **list)
+{
+    for (char **string = list; string && *string; string++)
+        free(*string);
+    free(list);
+}
+
 void domain_unref(struct domain *domain)
 {
     if (!domain || atomic_fetch_sub(&domain->references, 1) != 1)
@@ -85,9 +92,10 @@ void domain_unref(struct domain *domain)
         internal_snapshot_free(domain->released[i].internal);
     free(domain->released);
     free(domain->defaults);
-    for (char **file = domain->named_files; file && *file; file++)
-        free(*file);
-    free(domain->named_files);
+    free_list(domain->named_files);
+    free_list(domain->launch);
+    free(domain->qmp);
+    free(domain->agent);
     free(domain->snapshots);
     free(domain->by_name);
     free(domain->by_serial);

@@ -132,6 +132,10 @@ struct domain {
     struct snapshot *current; /* NULL: unknown or none */
     struct snapshot *latest;  /* NULL while there is none */
 
+    /* How it is run; NULL where its definition, a trusted one, does not say. */
+    char *qmp, *agent; /* sockets: the monitor of its QEMU, the guest agent */
+    char **launch;     /* what starts it, as an argument vector; NULL-terminated */
+
     bool may_switch_files; /* whoever starts it learns which file is active (launch, follows) */
     bool is_administered;  /* see state_domain */
     bool is_incomplete;    /* something of it can't be seen now: nothing may be changed */

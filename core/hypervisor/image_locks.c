@@ -79,3 +79,10 @@ bool image_locks_written(uint64_t device, uint64_t inode)
     pthread_mutex_unlock(&known.lock);
     return written;
 }
+
+void image_locks_forget(void)
+{
+    pthread_mutex_lock(&known.lock);
+    known.read_at = (struct timespec){0};
+    pthread_mutex_unlock(&known.lock);
+}

@@ -16,3 +16,6 @@
 /* `device` and `inode` as stat(2) gives them. False also where locks can't be seen: another host, no /proc.
  */
 bool image_locks_written(uint64_t device, uint64_t inode);
+
+/* Somebody who had images open has ended: what is known is read anew. */
+void image_locks_forget(void);

@@ -545,7 +545,7 @@ static int connect_socket(int fd, const char *path, int64_t deadline)
     return 0;
 }
 
-int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp **client, struct error *err)
+int qmp_dial(const char *path, const char *name, int timeout_ms, int *socket_fd, struct error *err)
 {
     int64_t deadline = now_ms() + timeout_ms;
     cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -556,7 +556,16 @@ int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp *
         return error_set(err, ECONNREFUSED, "%s: nobody listens on %s: its QEMU has ended", name, path);
     if (rc < 0)
         return error_set(err, -rc, "%s: no connection to %s: %s", name, path, strerror(-rc));
-    return qmp_take(&fd, name, left_ms(deadline), client, err);
+    *socket_fd = steal_fd(&fd);
+    return 0;
+}
+
+int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp **client, struct error *err)
+{
+    int64_t deadline = now_ms() + timeout_ms;
+    int fd = -1;
+    int rc = qmp_dial(path, name, timeout_ms, &fd, err);
+    return rc < 0 ? rc : qmp_take(&fd, name, left_ms(deadline), client, err);
 }
 
 void qmp_free(struct qmp *client)
@@ -574,6 +583,11 @@ void qmp_free(struct qmp *client)
 void qmp_cut(struct qmp *client)
 {
     shutdown(client->fd, SHUT_RDWR);
+}
+
+int qmp_fd(const struct qmp *client)
+{
+    return client->fd;
 }
 
 bool qmp_is_dead(const struct qmp *client)

@@ -42,6 +42,12 @@ int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp *
 /* The same over a connected stream socket, which is taken over also on failure; `*socket` becomes -1. */
 int qmp_take(int *socket, const char *name, int timeout_ms, struct qmp **client, struct error *err);
 
+/*
+ * The two halves of qmp_connect, for who must be able to end the second: a connected socket, the caller's,
+ * which does not wait for whoever listens (0 ms: at most one attempt), and then qmp_take.
+ */
+int qmp_dial(const char *path, const char *name, int timeout_ms, int *socket, struct error *err);
+
 /* Closes the connection. Takes NULL. */
 void qmp_free(struct qmp *client);
 
@@ -50,6 +56,10 @@ void qmp_cut(struct qmp *client);
 
 /* Makes the client dead, for a caller that finds the peer in a state that can't be known. Returns -code. */
 int qmp_give_up(struct qmp *client, int code, const char *text, struct error *err);
+
+/* The descriptor, to be polled together with others, and for nothing else: when it is readable,
+ * qmp_event_wait has something to look at. */
+int qmp_fd(const struct qmp *client);
 
 bool qmp_is_dead(const struct qmp *client);
 struct qmp_version qmp_version(const struct qmp *client);

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The QEMU of one domain, as it is known here: which state it is in, and the one connection to its monitor.
+ *
+ * While there is a QEMU, a thread of the machine's keeps the connection, hears its events, and publishes the
+ * state, which anybody reads without waiting. Who wants to send commands borrows the connection and has it
+ * alone until it is returned. A connection that is lost is made again; the state is then asked, never
+ * assumed. While there is none, there is no thread, and whoever owns the machine (machines.h) has it look
+ * from time to time.
+ *
+ * A QEMU that does not answer, or whose monitor another client has, holds up nobody but its own thread: it is
+ * MACHINE_SILENT, with the reason, and borrowing fails at once.
+ *
+ * Any thread may call, but for what is said.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "hypervisor/qmp.h"
+#include "machine/machine_state.h"
+
+/* For the answer to a question about the state; what takes longer is no answer. */
+#define MACHINE_ANSWER_MS 5000
+
+enum machine_contact {
+    MACHINE_UNKNOWN,   /* nobody has looked yet, or it is being connected to */
+    MACHINE_OFF,       /* there is no QEMU that we know how to reach */
+    MACHINE_SILENT,    /* there is one, and it does not answer: `state` is not known */
+    MACHINE_CONNECTED, /* `state` is what it said last */
+};
+
+struct machine_report {
+    enum machine_contact contact;
+    enum machine_state state;     /* MACHINE_OFF: shut off or crashed */
+    char problem[ERROR_TEXT_MAX]; /* why it does not answer, or crashed; empty: nothing to say */
+};
+
+struct machine;
+
+/*
+ * Something about the machine changed: `line` for people, NULL where only the report did. Called without
+ * locks, from the machine's thread or from who changed it. Must not wait.
+ */
+typedef void machine_changed(void *opaque, uint64_t domain, const char *line);
+
+/* One reference; NULL where memory ran out. */
+struct machine *machine_new(uint64_t domain, const char *name, machine_changed *changed, void *opaque);
+struct machine *machine_ref(struct machine *machine);
+
+/* The last one ends the thread and waits for it. Takes NULL. */
+void machine_unref(struct machine *machine);
+
+uint64_t machine_domain(const struct machine *machine);
+
+/* Where the monitor of a QEMU is that others run; NULL: nowhere. Does not wait. -ENOMEM. */
+int machine_set_monitor(struct machine *machine, const char *path);
+
+/* Looks for its QEMU where none is known; if there is one the thread takes over. Does not wait for it. */
+void machine_visit(struct machine *machine);
+
+/* Lets go of the QEMU, which goes on: the thread ends soon, and visits find nothing any more. Does not wait.
+ */
+void machine_stop(struct machine *machine);
+
+void machine_report(struct machine *machine, struct machine_report *report);
+
+/*
+ * The connection to its monitor, for this caller alone until machine_return, which must come. The state that
+ * the QEMU is in by then is asked first; `state` may be NULL. Errors: ESRCH, there is no QEMU; ETIMEDOUT, it
+ * does not answer, or somebody else had the connection for all of `timeout_ms`; ECONNRESET, it ended.
+ */
+int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum machine_state *state,
+                   struct error *err);
+void machine_return(struct machine *machine, struct qmp *qmp);
+
+/* For who has borrowed: asks the state anew, and publishes it. Errors: as qmp_command. */
+int machine_look(struct machine *machine, struct qmp *qmp, enum machine_state *state, struct error *err);
+
+/* Waits until there is no QEMU any more. ETIMEDOUT: there still is. */
+int machine_await_off(struct machine *machine, int timeout_ms, struct error *err);

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See machines.h. */
+#include "machine/machines.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define VISIT_SECONDS 1
+
+struct machines {
+    struct machines_options options;
+    pthread_mutex_t lock; /* protects what follows; a machine's may be taken with it held */
+    pthread_cond_t wake;
+    struct machine **list; /* by serial number of the domain; one reference each */
+    size_t count;
+    struct machine **gone; /* of domains that are no more: to be ended, which takes time */
+    size_t gone_count;
+    bool is_stopping;
+    bool has_thread;
+    pthread_t thread;
+};
+
+static bool has_machine(const struct domain *domain)
+{
+    return domain->qmp || domain->launch;
+}
+
+static int compare(const void *left, const void *right)
+{
+    uint64_t a = machine_domain(*(struct machine *const *)left),
+             b = machine_domain(*(struct machine *const *)right);
+    return a < b ? -1 : a > b;
+}
+
+static struct machine **find_locked(const struct machines *machines, uint64_t domain)
+{
+    size_t low = 0, high = machines->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        uint64_t found = machine_domain(machines->list[middle]);
+        if (found == domain)
+            return &machines->list[middle];
+        if (found < domain)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+/* ---- Following the catalog ---- */
+
+static void retire_locked(struct machines *machines, struct machine *machine)
+{
+    machine_stop(machine);
+    struct machine **grown = realloc(machines->gone, (machines->gone_count + 1) * sizeof *grown);
+    if (!grown)
+        return; /* it is lost, stopped */
+    machines->gone = grown;
+    grown[machines->gone_count++] = machine;
+}
+
+/* The machine of the domain, which it had before or gets now; out of `old`, where it is NULL then. */
+static struct machine *take_locked(struct machines *machines, const struct domain *domain)
+{
+    struct machine **old = find_locked(machines, domain->serial);
+    struct machine *machine = old && *old ? machine_ref(*old)
+                                          : machine_new(domain->serial, domain->name,
+                                                        machines->options.changed, machines->options.opaque);
+    if (machine && machine_set_monitor(machine, domain->qmp) < 0)
+        log_error("%s: out of memory", domain->name);
+    return machine;
+}
+
+void machines_follow(struct machines *machines, struct domain *const *domains, size_t count)
+{
+    struct machine **list = calloc(count ? count : 1, sizeof *list);
+    size_t kept = 0;
+    if (!list)
+        return;
+    pthread_mutex_lock(&machines->lock);
+    for (size_t i = 0; i < count && !machines->is_stopping; i++)
+        if (has_machine(domains[i]) && (list[kept] = take_locked(machines, domains[i])))
+            kept++;
+    qsort(list, kept, sizeof *list, compare);
+    struct machine **before = machines->list;
+    size_t before_count = machines->count;
+    machines->list = list;
+    machines->count = kept;
+    for (size_t i = 0; i < before_count; i++) {
+        if (find_locked(machines, machine_domain(before[i])))
+            machine_unref(before[i]); /* not the last one */
+        else
+            retire_locked(machines, before[i]);
+    }
+    pthread_cond_signal(&machines->wake);
+    pthread_mutex_unlock(&machines->lock);
+    free(before);
+}
+
+/* ---- Looking ---- */
+
+/* With the lock held, which is given up meanwhile. */
+static void visit_all(struct machines *machines)
+{
+    size_t count = machines->count;
+    cleanup_free struct machine **list = calloc(count ? count : 1, sizeof *list);
+    cleanup_free struct machine **gone = steal_pointer(machines->gone);
+    size_t gone_count = machines->gone_count;
+    machines->gone_count = 0;
+    for (size_t i = 0; list && i < count; i++)
+        list[i] = machine_ref(machines->list[i]);
+    pthread_mutex_unlock(&machines->lock);
+    for (size_t i = 0; i < gone_count; i++)
+        machine_unref(gone[i]);
+    for (size_t i = 0; list && i < count; i++) {
+        machine_visit(list[i]);
+        machine_unref(list[i]);
+    }
+    pthread_mutex_lock(&machines->lock);
+}
+
+static void *thread_run(void *opaque)
+{
+    struct machines *machines = opaque;
+    pthread_mutex_lock(&machines->lock);
+    while (!machines->is_stopping) {
+        if (machines->count || machines->gone_count) {
+            struct timespec until;
+            clock_gettime(CLOCK_MONOTONIC, &until);
+            until.tv_sec += VISIT_SECONDS;
+            pthread_cond_timedwait(&machines->wake, &machines->lock, &until);
+        } else {
+            pthread_cond_wait(&machines->wake, &machines->lock);
+        }
+        if (!machines->is_stopping)
+            visit_all(machines);
+    }
+    pthread_mutex_unlock(&machines->lock);
+    return NULL;
+}
+
+/* ---- Making and ending ---- */
+
+struct machines *machines_new(const struct machines_options *options)
+{
+    struct machines *machines = calloc(1, sizeof *machines);
+    if (!machines)
+        return NULL;
+    machines->options = *options;
+    pthread_mutex_init(&machines->lock, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&machines->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return machines;
+}
+
+int machines_start(struct machines *machines, struct error *err)
+{
+    pthread_mutex_lock(&machines->lock);
+    visit_all(machines);
+    pthread_mutex_unlock(&machines->lock);
+    int code = pthread_create(&machines->thread, NULL, thread_run, machines);
+    if (code)
+        return error_set(err, code, "starting a thread: %s", strerror(code));
+    machines->has_thread = true;
+    return 0;
+}
+
+void machines_stop(struct machines *machines)
+{
+    if (!machines)
+        return;
+    pthread_mutex_lock(&machines->lock);
+    machines->is_stopping = true;
+    for (size_t i = 0; i < machines->count; i++)
+        machine_stop(machines->list[i]);
+    pthread_cond_signal(&machines->wake);
+    pthread_mutex_unlock(&machines->lock);
+    if (machines->has_thread)
+        pthread_join(machines->thread, NULL);
+    machines->has_thread = false;
+}
+
+void machines_free(struct machines *machines)
+{
+    if (!machines)
+        return;
+    machines_stop(machines);
+    for (size_t i = 0; i < machines->count; i++)
+        machine_unref(machines->list[i]);
+    for (size_t i = 0; i < machines->gone_count; i++)
+        machine_unref(machines->gone[i]);
+    free(machines->list);
+    free(machines->gone);
+    pthread_cond_destroy(&machines->wake);
+    pthread_mutex_destroy(&machines->lock);
+    free(machines);
+}
+
+struct machine *machines_get(struct machines *machines, uint64_t domain)
+{
+    if (!machines)
+        return NULL;
+    pthread_mutex_lock(&machines->lock);
+    struct machine **found = find_locked(machines, domain);
+    struct machine *machine = found ? machine_ref(*found) : NULL;
+    pthread_mutex_unlock(&machines->lock);
+    return machine;
+}
+
+bool machines_report(struct machines *machines, uint64_t domain, struct machine_report *report)
+{
+    struct machine *machine = machines_get(machines, domain);
+    if (!machine)
+        return false;
+    machine_report(machine, report);
+    machine_unref(machine);
+    return true;
+}
