@@ -44,3 +44,15 @@ struct block_snapshot_pair {
  */
 int block_snapshot_external(const struct block_engine *engine, const struct block_snapshot_pair *pairs,
                             size_t count, struct error *err);
+
+struct block_snapshot {
+    const char *tag;          /* of the internal ones */
+    const char *const *nodes; /* that get one */
+    size_t node_count;
+    const struct block_snapshot_pair *pairs;
+    size_t pair_count;
+};
+
+/* Both kinds at one instant. Errors: as the two, after which no node has changed. */
+int block_snapshot_take(const struct block_engine *engine, const struct block_snapshot *snapshot,
+                        struct error *err);

@@ -42,12 +42,6 @@ int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp *
 /* The same over a connected stream socket, which is taken over also on failure; `*socket` becomes -1. */
 int qmp_take(int *socket, const char *name, int timeout_ms, struct qmp **client, struct error *err);
 
-/*
- * The two halves of qmp_connect, for who must be able to end the second: a connected socket, the caller's,
- * which does not wait for whoever listens (0 ms: at most one attempt), and then qmp_take.
- */
-int qmp_dial(const char *path, const char *name, int timeout_ms, int *socket, struct error *err);
-
 /* Closes the connection. Takes NULL. */
 void qmp_free(struct qmp *client);
 

@@ -27,6 +27,7 @@
 #include "hypervisor/image_locks.h"
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/qmp_message.h"
+#include "hypervisor/unix_socket.h"
 
 /* The greeting of one that is there comes at once. Who has told that it does not come waits on for longer, in
  * the queue of a monitor that another client has. */
@@ -262,7 +263,7 @@ static int dial(struct machine *machine, int *fd, struct error *err)
     pthread_mutex_unlock(&machine->lock);
     int rc = 0;
     if (*fd < 0)
-        rc = path ? qmp_dial(path, machine->name, MACHINE_ANSWER_MS, fd, err)
+        rc = path ? unix_socket_connect(path, machine->name, MACHINE_ANSWER_MS, fd, err)
                   : error_set(err, ENOENT, "its monitor is not known any more");
     if (rc < 0)
         return rc;
@@ -422,7 +423,7 @@ void machine_visit(struct machine *machine)
         return;
     struct error why = {.code = ENOENT};
     cleanup_close int fd = -1;
-    if (path && qmp_dial(path, machine->name, 0, &fd, &why) == 0) {
+    if (path && unix_socket_connect(path, machine->name, 0, &fd, &why) == 0) {
         pthread_mutex_lock(&machine->lock);
         if (machine->thread_state == THREAD_NONE && !machine->is_stopping) {
             machine->socket = steal_fd(&fd);
