@@ -246,14 +246,15 @@ int reclaim_copy(struct administration *administration, const struct world *worl
     if (target < 0)
         return error_set(err, errno, "%s: %m", to);
     struct work_watch watch = {.administration = administration, .work = work, .to = 100};
+    /* What it stood on would be seen through the copy, so one that stood on something is made anew. */
+    bool in_place = home->format == IMAGE_FORMAT_QCOW2 && home->size == top->size && !home->backing;
     const struct qemu_img_copy copy = {.images = chain.list,
                                        .count = chain.count,
                                        .view = -1,
                                        .target_name = to,
                                        .target_fd = target,
                                        .target_format = home->format,
-                                       .in_place =
-                                           home->format == IMAGE_FORMAT_QCOW2 && home->size == top->size,
+                                       .in_place = in_place,
                                        .progress = copy_progress,
                                        .opaque = &watch};
     return as_interrupted(qemu_img_copy(&copy, err), err);

@@ -144,6 +144,29 @@ def test_gold_image():
             equal(administer.names_beside(mount), ["gold.qcow2", "web1.json", "web1.qcow2", "web2.json", "web2.qcow2"])
 
 
+def test_home_over_a_frozen_layer():
+    """A disk that went back to an inner state comes home into its first file, which stands on another domain's layer"""
+    with Mounted(domains.web1) as mount:
+        write(mount, 3, at=8192)
+        create(mount, "gold disk=vda:external")
+        command_of(mount, "web1", "gold", "clone", "copy")
+        first = administer.layers(mount, "copy")[0]
+        write(mount, 5, "copy")
+        create(mount, "inner disk=vda:internal", "copy")
+        write(mount, 6, "copy", at=4096)
+        create(mount, "outer disk=vda:external", "copy")
+        command_of(mount, "copy", "inner", "revert", "1")
+        administer.guest_write(mount, "copy", "vda", "0 8192 4k")
+        wanted = administer.active_bytes(mount, "copy")
+        for name in ("outer", "inner"):
+            os.rmdir(snapshot_path(mount, "copy", name))
+        administer.wait_idle(mount)
+        equal(administer.source(mount, "copy")[0], first)
+        equal(administer.active_bytes(mount, "copy"), wanted)
+        equal((byte(mount, "copy"), byte(mount, "copy", at=8192), frozen_byte(mount, "gold", at=8192)), (5, 0, 3))
+        administer.check_image(first)
+
+
 def test_unknown_child():
     """An overlay that somebody laid on a frozen layer meanwhile keeps it from being written"""
     with Mounted(domains.web1) as mount:
