@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include "administration/change.h"
+#include "administration/reclaimer.h"
 #include "administration/undo_image.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "base/log.h"
+#include "catalog/catalog_hold.h"
 #include "hypervisor/overlay_file.h"
 
 /* ---- The list ---- */
@@ -152,33 +154,6 @@ static int undo_all(struct administration *administration, const struct journal_
     return r;
 }
 
-void undo_or_finish(struct administration *administration, struct journal_operation *operation,
-                    bool is_committed)
-{
-    struct error why = {0};
-    if (!operation)
-        return;
-    const struct journal_record *record = journal_operation_record(operation);
-    int r;
-    if (is_committed) {
-        r = journal_complete(operation, &why);
-    } else {
-        r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, &why);
-        if (r == 0)
-            r = undo_all(administration, record, &why);
-    }
-    crash_point("finishing");
-    if (r == 0)
-        r = journal_finish(operation, &why);
-    if (r < 0)
-        log_error(
-            "the operation '%s' of the domain with serial number %" PRIu64
-            " could not be %s: %s; the next mount tries again, and until then the domain can't be changed",
-            record->kind, record->domain, is_committed ? "concluded" : "undone", why.text);
-}
-
-/* ---- At start ---- */
-
 /* Has it happened? Negative where that can't be told. */
 static int has_happened(struct administration *administration, const struct journal_record *record,
                         struct error *err)
@@ -198,6 +173,92 @@ static int has_happened(struct administration *administration, const struct jour
     state_domain_free(state);
     return r;
 }
+
+/* ---- Domains that stay as they are shown ---- */
+
+void undo_keep_held(struct administration *administration, uint64_t domain)
+{
+    pthread_mutex_lock(&administration->lock);
+    uint64_t *grown =
+        realloc(administration->held, (administration->held_count + 1) * sizeof *administration->held);
+    if (grown) {
+        administration->held = grown;
+        grown[administration->held_count++] = domain;
+    } /* else it is held as long as we live */
+    pthread_mutex_unlock(&administration->lock);
+}
+
+static bool forget_held(struct administration *administration, uint64_t domain)
+{
+    bool found = false;
+    pthread_mutex_lock(&administration->lock);
+    for (size_t i = 0; i < administration->held_count && !found; i++)
+        if (administration->held[i] == domain) {
+            administration->held[i] = administration->held[--administration->held_count];
+            found = true;
+        }
+    pthread_mutex_unlock(&administration->lock);
+    return found;
+}
+
+/* ---- The end ---- */
+
+/* Each part of it can have been done already. */
+static int end_operation(struct administration *administration, struct journal_operation *operation,
+                         bool is_committed, struct error *err)
+{
+    const struct journal_record *record = journal_operation_record(operation);
+    int r = 0;
+    if (is_committed) {
+        r = journal_is_committed(record) ? 0 : journal_complete(operation, err);
+    } else {
+        r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, err);
+        if (r == 0)
+            r = undo_all(administration, record, err);
+    }
+    crash_point("finishing");
+    return r < 0 ? r : journal_finish(operation, err);
+}
+
+bool undo_or_finish(struct administration *administration, struct journal_operation *operation,
+                    bool is_committed)
+{
+    struct error why = {0};
+    if (!operation || end_operation(administration, operation, is_committed, &why) == 0)
+        return true;
+    const struct journal_record *record = journal_operation_record(operation);
+    log_error("the operation '%s' of the domain with serial number %" PRIu64
+              " could not be %s: %s; that is tried again, and until then the domain can't be changed",
+              record->kind, record->domain, is_committed ? "concluded" : "undone", why.text);
+    reclaimer_wake(administration->reclaimer);
+    return false;
+}
+
+int undo_again(struct administration *administration, uint64_t domain, struct error *err)
+{
+    struct journal_operation *operation = journal_find_domain(administration->journal, domain);
+    if (!operation)
+        return 0;
+    const struct journal_record *record = journal_operation_record(operation);
+    bool is_committed = journal_is_committed(record);
+    int happened = is_committed ? 1 : has_happened(administration, record, err), r = happened;
+    if (happened > 0 && !is_committed) /* it was told as failed, and what is in memory is the state before */
+        r = error_set(err, EIO, "only the next mount can tell what has become of it");
+    if (r >= 0)
+        r = end_operation(administration, operation, is_committed, err);
+    if (r < 0) {
+        error_prefix(err, "the last operation of the domain is not %s yet",
+                     is_committed ? "concluded" : "undone");
+        return r;
+    }
+    log_info("the last operation of the domain with serial number %" PRIu64 " is %s now", domain,
+             is_committed ? "concluded" : "undone");
+    if (forget_held(administration, domain))
+        catalog_release(administration->catalog, domain);
+    return 0;
+}
+
+/* ---- At start ---- */
 
 void undo_settle(struct administration *administration)
 {

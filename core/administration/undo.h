@@ -47,11 +47,23 @@ int undo_begin(struct change *change, const char *kind, uint64_t committed_by, c
                struct error *err);
 
 /*
- * Ends an operation: it has happened, or what was done is undone. NULL is fine. Where that can't be done it
- * is logged, and the next start tries again; until then the domain can't be changed.
+ * Ends an operation: it has happened, or what was done is undone. NULL is fine. False where that can't be
+ * done: it is logged, and undo_again is to be tried; until that has succeeded nothing may be done to the
+ * domain.
  */
-void undo_or_finish(struct administration *administration, struct journal_operation *operation,
+bool undo_or_finish(struct administration *administration, struct journal_operation *operation,
                     bool is_committed);
+
+/* The domain, which is held in the catalog, stays so until undo_again has succeeded: nobody sees half a
+ * change. */
+void undo_keep_held(struct administration *administration, uint64_t domain);
+
+/*
+ * Tries again to end an operation of the domain that could not be ended when it should have been. To be
+ * called by whoever owns the domain's lane, so that it is no operation under way. 0 also where there is none;
+ * else nothing may be done to the domain.
+ */
+int undo_again(struct administration *administration, uint64_t domain, struct error *err);
 
 /* All operations that the journal has: settles each. For the start. */
 void undo_settle(struct administration *administration);
