@@ -81,7 +81,7 @@ int internals_open(struct internals *internals, struct error *err)
 void internals_note(const struct internals *internals, struct undo_list *list)
 {
     for (size_t i = 0; i < internals->count; i++) {
-        undo_add_internal(list, internals->list[i].disk->active->path, internals->tag);
+        undo_add_internal(list, internals->list[i].disk->active->path, internals->tag, internals->list[i].fd);
     }
 }
 

@@ -50,16 +50,22 @@ void undo_add_file(struct undo_list *list, const char *directory, const char *te
     add(list, "file", arguments, 5);
 }
 
-void undo_add_internal(struct undo_list *list, const char *path, const char *tag)
+static void add_tag(struct undo_list *list, const char *type, const char *path, const char *tag, int fd)
 {
-    const struct journal_argument arguments[] = {{.string = path}, {.string = tag}};
-    add(list, "internal", arguments, 2);
+    struct qcow2_table_mark mark = qcow2_table_mark(fd);
+    const struct journal_argument arguments[] = {
+        {.string = path}, {.string = tag}, {.number = mark.count}, {.number = mark.offset}};
+    add(list, type, arguments, mark.count == QCOW2_TABLE_UNKNOWN ? 2 : 4);
 }
 
-void undo_add_point(struct undo_list *list, const char *path, const char *tag)
+void undo_add_internal(struct undo_list *list, const char *path, const char *tag, int fd)
 {
-    const struct journal_argument arguments[] = {{.string = path}, {.string = tag}};
-    add(list, "point", arguments, 2);
+    add_tag(list, "internal", path, tag, fd);
+}
+
+void undo_add_point(struct undo_list *list, const char *path, const char *tag, int fd)
+{
+    add_tag(list, "point", path, tag, fd);
 }
 
 void undo_add_domain(struct undo_list *list, uint64_t domain)
@@ -134,10 +140,14 @@ static int undo_step(struct administration *administration, const struct journal
         return 0;
     if (strcmp(step->type, "file") == 0 && has_arguments(step, "sssnn"))
         return undo_file(arguments, err);
-    if (strcmp(step->type, "internal") == 0 && has_arguments(step, "ss"))
-        return undo_image_internal(arguments[0].string, arguments[1].string, err);
-    if (strcmp(step->type, "point") == 0 && has_arguments(step, "ss"))
-        return undo_image_point(arguments[0].string, arguments[1].string, err);
+    bool has_mark = has_arguments(step, "ssnn");
+    struct qcow2_table_mark mark = {QCOW2_TABLE_UNKNOWN, 0};
+    if (has_mark)
+        mark = (struct qcow2_table_mark){arguments[2].number, arguments[3].number};
+    if (strcmp(step->type, "internal") == 0 && (has_mark || has_arguments(step, "ss")))
+        return undo_image_internal(arguments[0].string, arguments[1].string, &mark, err);
+    if (strcmp(step->type, "point") == 0 && (has_mark || has_arguments(step, "ss")))
+        return undo_image_point(arguments[0].string, arguments[1].string, &mark, err);
     if (strcmp(step->type, "domain") == 0 && has_arguments(step, "n"))
         return store_remove(administration->options.store, arguments[0].number, err);
     return error_set(err, EINVAL, "the journal has a step of the unknown kind '%s'", step->type);

@@ -28,11 +28,11 @@ struct undo_list {
 void undo_add_file(struct undo_list *list, const char *directory, const char *temporary_name,
                    const char *final_name, dev_t device, ino_t inode);
 
-/* An internal snapshot that the image at the absolute path gets, and did not have. */
-void undo_add_internal(struct undo_list *list, const char *path, const char *tag);
+/* An internal snapshot that the image at the absolute path, open as `fd`, gets, and did not have. */
+void undo_add_internal(struct undo_list *list, const char *path, const char *tag, int fd);
 
 /* The image goes back to another internal snapshot; what it held is kept in the one of this tag. */
-void undo_add_point(struct undo_list *list, const char *path, const char *tag);
+void undo_add_point(struct undo_list *list, const char *path, const char *tag, int fd);
 
 /* The state of a new domain. */
 void undo_add_domain(struct undo_list *list, uint64_t domain);
