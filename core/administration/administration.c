@@ -104,6 +104,7 @@ void administration_free(struct administration *administration)
         work_free(work);
     }
     journal_close(administration->journal);
+    free(administration->held);
     pthread_cond_destroy(&administration->changed);
     pthread_mutex_destroy(&administration->lock);
     free(administration);

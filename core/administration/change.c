@@ -139,7 +139,9 @@ int change_begin(struct administration *administration, struct work *work, uint6
     if (store_is_read_only(administration->options.store))
         return error_set(err, EROFS,
                          "nothing can be changed: the source can't be written, or ro was asked for");
-    int r = catalog_hold(administration->catalog, domain, err);
+    int r = undo_again(administration, domain, err);
+    if (r == 0)
+        r = catalog_hold(administration->catalog, domain, err);
     if (r < 0)
         return r;
     change->is_held = true;
@@ -260,9 +262,11 @@ void change_end(struct change *change)
 {
     if (!change->administration)
         return;
-    undo_or_finish(change);
+    bool is_over = undo_or_finish(change);
     free_plan(change);
-    if (change->is_held)
+    if (!is_over)
+        undo_keep_held(change->administration, change->serial);
+    else if (change->is_held)
         catalog_release(change->administration->catalog, change->serial);
     domain_unref(change->domain);
     *change = (struct change){0};

@@ -49,7 +49,7 @@ struct change {
     uint64_t operation;                /* serial */
     struct journal_operation *journal; /* NULL while nothing is to be undone */
     bool is_held, is_committed;
-    bool images_are_untouched; /* of the traces in the journal, no internal snapshot was made */
+    bool images_are_untouched; /* what the journal says of internal snapshots was not begun */
 };
 
 /*

@@ -241,7 +241,7 @@ static int make(struct creation *creation, struct error *err)
         r = internals_open(&creation->internals, err);
     if (r == 0)
         r = internals_snapshot(&creation->internals, err);
-    change->images_are_untouched = !creation->internals.may_be_there;
+    change->images_are_untouched = !creation->internals.is_touched;
     if (r == 0)
         r = overlays_publish(&creation->overlays, err);
     return r;

@@ -3,12 +3,17 @@
 #include "administration/images.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "catalog/discover.h"
+#include "hypervisor/image_claim.h"
 
 int image_open(const struct change *change, const struct layer *layer, int *fd, struct error *err)
 {
@@ -30,6 +35,24 @@ int image_read_info(int fd, const char *path, const struct image_info **info, st
         return -EIO;
     }
     *info = read;
+    return 0;
+}
+
+int image_mend_table(int fd, const char *path, const struct qcow2_table_mark *mark, struct error *err)
+{
+    if (!qcow2_table_is_lost(fd, mark))
+        return 0;
+    cleanup_close int claim = -1, writable = -1;
+    int r = image_claim_take(path, fd, &claim, err);
+    if (r < 0 || !qcow2_table_is_lost(fd, mark))
+        return r;
+    char given[64];
+    snprintf(given, sizeof given, "/proc/self/fd/%d", fd);
+    writable = open(given, O_RDWR | O_CLOEXEC);
+    r = writable < 0 ? -errno : qcow2_table_bring_back(writable, mark);
+    if (r < 0)
+        return error_set(err, -r, "%s: its snapshot table can't be brought back: %s", path, strerror(-r));
+    log_warning("%s: QEMU failed to write its snapshot table; the one before is brought back", path);
     return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include "administration/change.h"
 #include "catalog/image_info.h"
+#include "image/qcow2_snapshot_table.h"
 
 /* QEMU's answers come in milliseconds; a disk that is being woken takes seconds. */
 #define IMAGE_TIMEOUT_MS 60000
@@ -16,6 +17,13 @@ int image_open(const struct change *change, const struct layer *layer, int *fd, 
 
 /* What the qcow2 image says of itself; to be given back. EIO with its problem; ENOMEM. */
 int image_read_info(int fd, const char *path, const struct image_info **info, struct error *err);
+
+/*
+ * To be called where QEMU has failed to change the image's internal snapshots, with a mark from before:
+ * brings back the table that it has lost, if it has. Errors: EBUSY, somebody has the image open for writing;
+ * EIO.
+ */
+int image_mend_table(int fd, const char *path, const struct qcow2_table_mark *mark, struct error *err);
 
 /* The internal snapshot of this tag, borrowed from `info`; NULL: there is none. */
 const struct internal_snapshot *image_find_tag(const struct image_info *info, const char *tag);

@@ -42,6 +42,8 @@ struct administration {
     struct work *background; /* of the reclaimer: what runs */
     struct work *over;       /* newest first: what was cancelled */
     uint64_t last_number;    /* of a job */
+    uint64_t *held;          /* domains whose last operation could not be ended (undo.h) */
+    size_t held_count;
     unsigned threads, idle;
     bool is_stopping;
     struct reclaimer *reclaimer;

@@ -87,7 +87,7 @@ int internals_open(struct internals *internals, struct error *err)
 void internals_note(const struct internals *internals, struct undo_list *list)
 {
     for (size_t i = 0; i < internals->count; i++) {
-        undo_add_internal(list, internals->list[i].disk->active->path, internals->tag);
+        undo_add_internal(list, internals->list[i].disk->active->path, internals->tag, internals->list[i].fd);
     }
 }
 
@@ -119,10 +119,10 @@ int internals_snapshot(struct internals *internals, struct error *err)
     for (size_t i = 0; i < internals->count; i++)
         nodes[i] = stopped_images_node(internals->images, i);
     const struct block_engine *engine = stopped_images_engine(internals->images);
-    internals->may_be_there = true;
+    internals->is_touched = true;
     int r = block_snapshot_internal(engine, nodes, internals->count, internals->tag, err);
     if (r < 0) {
-        internals->may_be_there = qmp_is_dead(engine->qmp);
+        internals->is_touched = r != -EEXIST; /* that one is another program's, and nothing was begun */
         stopped_images_clean(internals->images, err);
         return r;
     }
@@ -135,7 +135,7 @@ int internals_snapshot(struct internals *internals, struct error *err)
 void internals_done(struct internals *internals)
 {
     struct error why;
-    if (stopped_images_end(internals->images, &why) < 0 && internals->may_be_there)
+    if (stopped_images_end(internals->images, &why) < 0 && internals->is_touched)
         log_warning(
             "the images were not closed as they should be, and may have leaks, which is no damage: %s",
             why.text);

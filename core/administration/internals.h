@@ -20,7 +20,7 @@ struct internals {
     char tag[256];
     struct stopped_image *nodes;
     struct stopped_images *images; /* open: nobody else can write to them */
-    bool may_be_there;             /* the snapshots; else nothing was done in any image */
+    bool is_touched;               /* something may have been done in the images */
 };
 
 /* Adds the active image of a disk. Errors: as image_open and image_read_info. */

@@ -13,6 +13,7 @@
 #include "administration/images.h"
 #include "administration/room.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "hypervisor/block_snapshot.h"
 #include "hypervisor/free_space.h"
 #include "hypervisor/image_claim.h"
@@ -80,6 +81,22 @@ static int chain_open(struct administration *administration, const struct world 
 
 /* ---- Small things ---- */
 
+static int delete_internal(int fd, const char *path, const struct internal_snapshot *internal,
+                           struct error *err)
+{
+    const struct stopped_image image = {
+        .name = path, .fd = fd, .format = IMAGE_FORMAT_QCOW2, .writable = true, .backing = -1, .data_fd = -1};
+    const struct stopped_images_spec spec = {.images = &image, .count = 1, .timeout_ms = IMAGE_TIMEOUT_MS};
+    cleanup(stopped_images_drop) struct stopped_images *images = NULL;
+    int r = stopped_images_begin(&spec, &images, err);
+    if (r == 0)
+        r = block_snapshot_delete(stopped_images_engine(images), stopped_images_node(images, 0), internal->id,
+                                  internal->name, err);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    return stopped_images_end(steal_pointer(images), err);
+}
+
 int reclaim_drop(struct administration *administration, const struct world *world, const char *path,
                  const struct internal_snapshot *internal, struct error *err)
 {
@@ -98,17 +115,12 @@ int reclaim_drop(struct administration *administration, const struct world *worl
         const struct qemu_img image = {.path = path, .fd = fd, .timeout_ms = IMAGE_TIMEOUT_MS};
         return qemu_img_free_leaks(&image, err);
     }
-    const struct stopped_image image = {
-        .name = path, .fd = fd, .format = IMAGE_FORMAT_QCOW2, .writable = true, .backing = -1, .data_fd = -1};
-    const struct stopped_images_spec spec = {.images = &image, .count = 1, .timeout_ms = IMAGE_TIMEOUT_MS};
-    cleanup(stopped_images_drop) struct stopped_images *images = NULL;
-    r = stopped_images_begin(&spec, &images, err);
-    if (r == 0)
-        r = block_snapshot_delete(stopped_images_engine(images), stopped_images_node(images, 0), internal->id,
-                                  internal->name, err);
-    if (r < 0 && r != -ENOENT)
-        return r;
-    return stopped_images_end(steal_pointer(images), err);
+    const struct qcow2_table_mark mark = qcow2_table_mark(fd);
+    struct error why;
+    r = delete_internal(fd, path, internal, err);
+    if (r < 0 && image_mend_table(fd, path, &mark, &why) < 0)
+        log_warning("%s", why.text);
+    return r;
 }
 
 int reclaim_unlink(struct administration *administration, const struct world *world, const char *path,

@@ -14,6 +14,7 @@
 #include "administration/reclaim_files.h"
 #include "administration/reclaim_states.h"
 #include "administration/strangers.h"
+#include "administration/undo.h"
 #include "administration/world.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
@@ -299,7 +300,11 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
     cleanup(reclaim_states_done) struct reclaim_states states = {.administration = administration};
     cleanup(world_done) struct world world = {0};
     cleanup(put_catalog) struct catalog *catalog = NULL;
-    int r = reclaim_states_begin(&states, task->domains, task->domain_count, err);
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < task->domain_count; i++)
+        r = undo_again(administration, task->domains[i], err);
+    if (r == 0)
+        r = reclaim_states_begin(&states, task->domains, task->domain_count, err);
     if (r < 0)
         return r;
     catalog = catalog_service_get(administration->catalog);

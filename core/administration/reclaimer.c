@@ -11,6 +11,7 @@
 #include "administration/lane.h"
 #include "administration/reclaim_states.h"
 #include "administration/reclaim_work.h"
+#include "administration/undo.h"
 #include "administration/world.h"
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -263,6 +264,26 @@ static bool run_one(struct reclaimer *reclaimer)
     return true;
 }
 
+/* Operations that could not be ended when they should have been. True: one still can't. */
+static bool end_operations(struct reclaimer *reclaimer)
+{
+    struct administration *administration = reclaimer->administration;
+    uint64_t domains[64];
+    size_t count = journal_domains(administration->journal, domains, 64);
+    bool any = false;
+    for (size_t i = 0; i < count; i++) {
+        struct error why;
+        if (!lanes_try_take(administration, &domains[i], 1))
+            continue; /* it is under way, or somebody who comes tries it himself */
+        if (undo_again(administration, domains[i], &why) < 0) {
+            log_debug("%s", why.text);
+            any = true;
+        }
+        lanes_give_back(administration, &domains[i], 1);
+    }
+    return any;
+}
+
 static void wait(struct reclaimer *reclaimer, unsigned ms)
 {
     struct timespec until;
@@ -295,7 +316,7 @@ static void *thread_run(void *opaque)
         if (stops)
             return NULL;
         forget_waiting(reclaimer);
-        bool any = false;
+        bool any = false, must_wait = end_operations(reclaimer);
         while (run_one(reclaimer)) {
             any = true;
             pthread_mutex_lock(&reclaimer->lock);
@@ -304,7 +325,7 @@ static void *thread_run(void *opaque)
             if (stops)
                 return NULL;
         }
-        if (any && reclaimer->waiting_count == 0)
+        if (any && !must_wait && reclaimer->waiting_count == 0)
             pause = RETRY_FIRST_MS;
         else if (pause < RETRY_MAX_MS)
             pause *= 2;

@@ -91,7 +91,8 @@ static int plan_disk(struct reversion *reversion, struct change *change, const s
 static void note_points(struct reversion *reversion)
 {
     for (size_t i = 0; i < reversion->applied_count; i++)
-        undo_add_point(&reversion->undo, reversion->applied[i].disk->active->path, reversion->tag);
+        undo_add_point(&reversion->undo, reversion->applied[i].disk->active->path, reversion->tag,
+                       reversion->applied[i].fd);
 }
 
 /* Keeps what all these images hold now, at one instant. */

@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include "administration/change.h"
+#include "administration/reclaimer.h"
 #include "administration/undo_image.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "base/log.h"
+#include "catalog/catalog_hold.h"
 #include "hypervisor/overlay_file.h"
 
 /* ---- The list ---- */
@@ -48,16 +50,22 @@ void undo_add_file(struct undo_list *list, const char *directory, const char *te
     add(list, "file", arguments, 5);
 }
 
-void undo_add_internal(struct undo_list *list, const char *path, const char *tag)
+static void add_tag(struct undo_list *list, const char *type, const char *path, const char *tag, int fd)
 {
-    const struct journal_argument arguments[] = {{.string = path}, {.string = tag}};
-    add(list, "internal", arguments, 2);
+    struct qcow2_table_mark mark = qcow2_table_mark(fd);
+    const struct journal_argument arguments[] = {
+        {.string = path}, {.string = tag}, {.number = mark.count}, {.number = mark.offset}};
+    add(list, type, arguments, mark.count == QCOW2_TABLE_UNKNOWN ? 2 : 4);
 }
 
-void undo_add_point(struct undo_list *list, const char *path, const char *tag)
+void undo_add_internal(struct undo_list *list, const char *path, const char *tag, int fd)
 {
-    const struct journal_argument arguments[] = {{.string = path}, {.string = tag}};
-    add(list, "point", arguments, 2);
+    add_tag(list, "internal", path, tag, fd);
+}
+
+void undo_add_point(struct undo_list *list, const char *path, const char *tag, int fd)
+{
+    add_tag(list, "point", path, tag, fd);
 }
 
 void undo_add_domain(struct undo_list *list, uint64_t domain)
@@ -132,10 +140,14 @@ static int undo_step(struct administration *administration, const struct journal
         return 0;
     if (strcmp(step->type, "file") == 0 && has_arguments(step, "sssnn"))
         return undo_file(arguments, err);
-    if (strcmp(step->type, "internal") == 0 && has_arguments(step, "ss"))
-        return undo_image_internal(arguments[0].string, arguments[1].string, err);
-    if (strcmp(step->type, "point") == 0 && has_arguments(step, "ss"))
-        return undo_image_point(arguments[0].string, arguments[1].string, err);
+    bool has_mark = has_arguments(step, "ssnn");
+    struct qcow2_table_mark mark = {QCOW2_TABLE_UNKNOWN, 0};
+    if (has_mark)
+        mark = (struct qcow2_table_mark){arguments[2].number, arguments[3].number};
+    if (strcmp(step->type, "internal") == 0 && (has_mark || has_arguments(step, "ss")))
+        return undo_image_internal(arguments[0].string, arguments[1].string, &mark, err);
+    if (strcmp(step->type, "point") == 0 && (has_mark || has_arguments(step, "ss")))
+        return undo_image_point(arguments[0].string, arguments[1].string, &mark, err);
     if (strcmp(step->type, "domain") == 0 && has_arguments(step, "n"))
         return store_remove(administration->options.store, arguments[0].number, err);
     return error_set(err, EINVAL, "the journal has a step of the unknown kind '%s'", step->type);
@@ -153,39 +165,6 @@ static int undo_all(struct administration *administration, const struct journal_
     }
     return r;
 }
-
-/* It has happened, or what was done is undone. Where that can't be done the next start tries again. */
-static void settle(struct administration *administration, struct journal_operation *operation,
-                   bool is_committed, bool images_are_untouched)
-{
-    struct error why = {0};
-    const struct journal_record *record = journal_operation_record(operation);
-    int r;
-    if (is_committed) {
-        r = journal_complete(operation, &why);
-    } else {
-        r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, &why);
-        if (r == 0)
-            r = undo_all(administration, record, images_are_untouched, &why);
-    }
-    crash_point("finishing");
-    if (r == 0)
-        r = journal_finish(operation, &why);
-    if (r < 0)
-        log_error(
-            "the operation '%s' of the domain with serial number %" PRIu64
-            " could not be %s: %s; the next mount tries again, and until then the domain can't be changed",
-            record->kind, record->domain, is_committed ? "concluded" : "undone", why.text);
-}
-
-void undo_or_finish(struct change *change)
-{
-    struct journal_operation *operation = steal_pointer(change->journal);
-    if (operation)
-        settle(change->administration, operation, change->is_committed, change->images_are_untouched);
-}
-
-/* ---- At start ---- */
 
 /* Has it happened? Negative where that can't be told. */
 static int has_happened(struct administration *administration, const struct journal_record *record,
@@ -206,6 +185,99 @@ static int has_happened(struct administration *administration, const struct jour
     state_domain_free(state);
     return r;
 }
+
+/* ---- Domains that stay as they are shown ---- */
+
+void undo_keep_held(struct administration *administration, uint64_t domain)
+{
+    pthread_mutex_lock(&administration->lock);
+    uint64_t *grown =
+        realloc(administration->held, (administration->held_count + 1) * sizeof *administration->held);
+    if (grown) {
+        administration->held = grown;
+        grown[administration->held_count++] = domain;
+    } /* else it is held as long as we live */
+    pthread_mutex_unlock(&administration->lock);
+}
+
+static bool forget_held(struct administration *administration, uint64_t domain)
+{
+    bool found = false;
+    pthread_mutex_lock(&administration->lock);
+    for (size_t i = 0; i < administration->held_count && !found; i++)
+        if (administration->held[i] == domain) {
+            administration->held[i] = administration->held[--administration->held_count];
+            found = true;
+        }
+    pthread_mutex_unlock(&administration->lock);
+    return found;
+}
+
+/* ---- The end ---- */
+
+/* Each part of it can have been done already. */
+static int end_operation(struct administration *administration, struct journal_operation *operation,
+                         bool is_committed, bool images_are_untouched, struct error *err)
+{
+    const struct journal_record *record = journal_operation_record(operation);
+    int r = 0;
+    if (is_committed) {
+        r = journal_is_committed(record) ? 0 : journal_complete(operation, err);
+    } else {
+        r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, err);
+        if (r == 0)
+            r = undo_all(administration, record, images_are_untouched, err);
+    }
+    crash_point("finishing");
+    return r < 0 ? r : journal_finish(operation, err);
+}
+
+static bool settle(struct administration *administration, struct journal_operation *operation,
+                   bool is_committed, bool images_are_untouched)
+{
+    struct error why = {0};
+    if (end_operation(administration, operation, is_committed, images_are_untouched, &why) == 0)
+        return true;
+    const struct journal_record *record = journal_operation_record(operation);
+    log_error("the operation '%s' of the domain with serial number %" PRIu64
+              " could not be %s: %s; that is tried again, and until then the domain can't be changed",
+              record->kind, record->domain, is_committed ? "concluded" : "undone", why.text);
+    reclaimer_wake(administration->reclaimer);
+    return false;
+}
+
+bool undo_or_finish(struct change *change)
+{
+    struct journal_operation *operation = steal_pointer(change->journal);
+    return !operation ||
+           settle(change->administration, operation, change->is_committed, change->images_are_untouched);
+}
+
+int undo_again(struct administration *administration, uint64_t domain, struct error *err)
+{
+    struct journal_operation *operation = journal_find_domain(administration->journal, domain);
+    if (!operation)
+        return 0;
+    const struct journal_record *record = journal_operation_record(operation);
+    bool is_committed = journal_is_committed(record);
+    int happened = is_committed ? 1 : has_happened(administration, record, err), r = happened;
+    if (happened > 0 && !is_committed) /* it was told as failed, and what is in memory is the state before */
+        r = error_set(err, EIO, "only the next mount can tell what has become of it");
+    if (r >= 0)
+        r = end_operation(administration, operation, is_committed, false, err);
+    if (r < 0) {
+        error_prefix(err, "the last operation of the domain is not %s yet",
+                     is_committed ? "concluded" : "undone");
+        return r;
+    }
+    log_info("the last operation of the domain with serial number %" PRIu64 " is %s now", domain,
+             is_committed ? "concluded" : "undone");
+    if (forget_held(administration, domain))
+        catalog_release(administration->catalog, domain);
+    return 0;
+}
+
+/* ---- At start ---- */
 
 void undo_settle(struct administration *administration)
 {

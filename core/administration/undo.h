@@ -28,11 +28,11 @@ struct undo_list {
 void undo_add_file(struct undo_list *list, const char *directory, const char *temporary_name,
                    const char *final_name, dev_t device, ino_t inode);
 
-/* An internal snapshot that the image at the absolute path gets, and did not have. */
-void undo_add_internal(struct undo_list *list, const char *path, const char *tag);
+/* An internal snapshot that the image at the absolute path, open as `fd`, gets, and did not have. */
+void undo_add_internal(struct undo_list *list, const char *path, const char *tag, int fd);
 
 /* The image goes back to another internal snapshot; what it held is kept in the one of this tag. */
-void undo_add_point(struct undo_list *list, const char *path, const char *tag);
+void undo_add_point(struct undo_list *list, const char *path, const char *tag, int fd);
 
 /* The state of a new domain. */
 void undo_add_domain(struct undo_list *list, uint64_t domain);
@@ -47,10 +47,22 @@ int undo_begin(struct change *change, const char *kind, uint64_t committed_by, c
                struct error *err);
 
 /*
- * Ends the operation of a change, if it has begun one: it has happened, or what was done is undone. Where
- * that can't be done it is logged, and the next start tries again; until then the domain can't be changed.
+ * Ends the operation of a change, if it has begun one: it has happened, or what was done is undone. False
+ * where that can't be done: it is logged, and undo_again is to be tried; until that has succeeded nothing may
+ * be done to the domain.
  */
-void undo_or_finish(struct change *change);
+bool undo_or_finish(struct change *change);
+
+/* The domain, which is held in the catalog, stays so until undo_again has succeeded: nobody sees half a
+ * change. */
+void undo_keep_held(struct administration *administration, uint64_t domain);
+
+/*
+ * Tries again to end an operation of the domain that could not be ended when it should have been. To be
+ * called by whoever owns the domain's lane, so that it is no operation under way. 0 also where there is none;
+ * else nothing may be done to the domain.
+ */
+int undo_again(struct administration *administration, uint64_t domain, struct error *err);
 
 /* All operations that the journal has: settles each. For the start. */
 void undo_settle(struct administration *administration);

@@ -8,6 +8,7 @@
 
 #include "administration/images.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "hypervisor/internal_undo.h"
 #include "hypervisor/qemu_img.h"
 
@@ -39,13 +40,15 @@ static int tidy(const char *path, int fd, struct error *err)
 }
 
 /* Does `undo_with` to the image if it has the tag. */
-static int undo_image(const char *path, const char *tag,
+static int undo_image(const char *path, const char *tag, const struct qcow2_table_mark *before,
                       int (*undo_with)(const struct internal_undo *undo, struct error *err),
                       struct error *err)
 {
     cleanup_close int fd = -1;
     bool found = false;
     int r = open_image(path, &fd, err);
+    if (r == 0 && fd >= 0)
+        r = image_mend_table(fd, path, before, err);
     if (r == 0 && fd >= 0)
         r = has_tag(path, fd, tag, &found, err);
     if (r < 0 || fd < 0)
@@ -54,17 +57,25 @@ static int undo_image(const char *path, const char *tag,
         .name = path, .fd = fd, .format = IMAGE_FORMAT_QCOW2, .writable = true, .backing = -1, .data_fd = -1};
     const struct internal_undo undo = {
         .images = &image, .count = 1, .tag = tag, .timeout_ms = IMAGE_TIMEOUT_MS};
+    const struct qcow2_table_mark mark = qcow2_table_mark(fd);
+    struct error why;
     if (found)
         r = undo_with(&undo, err);
-    return r < 0 ? r : tidy(path, fd, err);
+    if (r == 0)
+        return tidy(path, fd, err);
+    if (image_mend_table(fd, path, &mark, &why) < 0)
+        log_warning("%s", why.text);
+    return r;
 }
 
-int undo_image_internal(const char *path, const char *tag, struct error *err)
+int undo_image_internal(const char *path, const char *tag, const struct qcow2_table_mark *before,
+                        struct error *err)
 {
-    return undo_image(path, tag, internal_undo_forget, err);
+    return undo_image(path, tag, before, internal_undo_forget, err);
 }
 
-int undo_image_point(const char *path, const char *tag, struct error *err)
+int undo_image_point(const char *path, const char *tag, const struct qcow2_table_mark *before,
+                     struct error *err)
 {
-    return undo_image(path, tag, internal_undo_back, err);
+    return undo_image(path, tag, before, internal_undo_back, err);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -120,6 +121,18 @@ static struct draft *draft_of(struct discovery *discovery, const struct state_do
     return NULL;
 }
 
+/* Without its definition a domain has other disks, and what is asked for would be done to these. */
+static int check_definition(const struct scan *scan, const struct domain *domain, struct error *err)
+{
+    for (size_t i = 0; domain->definition && i < scan->definition_count; i++) {
+        const struct scan_definition *definition = &scan->definitions[i];
+        if (!definition->is_good && strcmp(definition->path, domain->definition) == 0 &&
+            (access(definition->path, F_OK) == 0 || errno != ENOENT))
+            return error_set(err, EIO, "%s can't be read, so nothing can be changed", definition->path);
+    }
+    return 0;
+}
+
 /* Looks at the files of one domain as `state` tells of them. With members_lock held. */
 static int look_at(struct catalog_service *service, struct member *member, struct state_domain *state,
                    char *const *ignored, struct error *err)
@@ -135,6 +148,8 @@ static int look_at(struct catalog_service *service, struct member *member, struc
     struct scan *scan = NULL;
     bool changed = false;
     int r = scan_new(service->options.locate, service->directory, NULL, &scope, &notices, &scan, err);
+    if (r == 0)
+        r = check_definition(scan, member->domain, err);
     for (size_t i = 0; r == 0 && i < scan->image_count; i++)
         if (scan->images[i]->is_remote)
             scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);

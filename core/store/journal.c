@@ -222,6 +222,28 @@ struct journal_operation *journal_operation_at(struct journal *journal, size_t i
     return found;
 }
 
+struct journal_operation *journal_find_domain(struct journal *journal, uint64_t domain)
+{
+    struct journal_operation *found = NULL;
+    pthread_mutex_lock(&journal->lock);
+    for (size_t i = 0; i < journal->count && !found; i++)
+        if (!journal->operations[i]->is_leftover && journal->operations[i]->record.domain == domain)
+            found = journal->operations[i];
+    pthread_mutex_unlock(&journal->lock);
+    return found;
+}
+
+size_t journal_domains(struct journal *journal, uint64_t *domains, size_t room)
+{
+    size_t count = 0;
+    pthread_mutex_lock(&journal->lock);
+    for (size_t i = 0; i < journal->count && count < room; i++)
+        if (!journal->operations[i]->is_leftover)
+            domains[count++] = journal->operations[i]->record.domain;
+    pthread_mutex_unlock(&journal->lock);
+    return count;
+}
+
 struct journal_operation *journal_find_request(struct journal *journal, uint64_t mount, uint64_t id)
 {
     struct journal_operation *found = NULL;

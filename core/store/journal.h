@@ -96,6 +96,12 @@ const struct journal_damage *journal_damage(const struct journal *journal, size_
  */
 struct journal_operation *journal_operation_at(struct journal *journal, size_t index);
 
+/* The unfinished operation of the domain, or NULL. */
+struct journal_operation *journal_find_domain(struct journal *journal, uint64_t domain);
+
+/* Which domains have one: at most `room` serials; returns how many. */
+size_t journal_domains(struct journal *journal, uint64_t *domains, size_t room);
+
 /* The unfinished operation that this request asked for, or NULL. */
 struct journal_operation *journal_find_request(struct journal *journal, uint64_t mount, uint64_t id);
 

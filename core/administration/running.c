@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* The QEMU of a change's domain; see running.h. */
+#include "administration/running.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "administration/images.h"
+#include "machine/machines.h"
+
+/* For the answer to each command, and for somebody else to give the monitor back. */
+#define ANSWER_MS 20000
+
+static int refuse(enum machine_state state, struct error *err)
+{
+    switch (state) {
+    case MACHINE_SHUTTING_DOWN:
+        return error_set(err, EBUSY, "the domain is shutting down");
+    case MACHINE_MIGRATING:
+        return error_set(err, EBUSY, "the domain is being migrated, saved or restored");
+    default:
+        return 0;
+    }
+}
+
+int running_begin(const struct change *change, struct running *running, struct error *err)
+{
+    *running = (struct running){.state = MACHINE_SHUTOFF};
+    running->machine = machines_get(change->administration->options.machines, change->serial);
+    if (!running->machine)
+        return 0;
+    int r = machine_borrow(running->machine, ANSWER_MS, &running->qmp, &running->state, err);
+    if (r == -ESRCH)
+        return 0;
+    if (r < 0)
+        return r;
+    running->engine = (struct block_engine){.qmp = running->qmp, .timeout_ms = ANSWER_MS};
+    return refuse(running->state, err);
+}
+
+int running_add(struct running *running, const struct change *change, const struct disk *disk,
+                struct error *err)
+{
+    struct running_disk *grown = realloc(running->disks, (running->disk_count + 1) * sizeof *grown);
+    if (!grown)
+        return error_set(err, ENOMEM, "out of memory");
+    running->disks = grown;
+    struct running_disk *added = &grown[running->disk_count++];
+    *added = (struct running_disk){
+        .target = disk->target, .path = disk->active->path, .format = disk->active->format, .fd = -1};
+    return image_open(change, disk->active, &added->fd, err);
+}
+
+int running_find(struct running *running, struct error *err)
+{
+    return running_disks_find(&running->engine, running->disks, running->disk_count, err);
+}
+
+const char *running_node(const struct running *running, const char *target)
+{
+    for (size_t i = 0; i < running->disk_count; i++)
+        if (strcmp(running->disks[i].target, target) == 0)
+            return running->disks[i].node;
+    return NULL;
+}
+
+void running_end(struct running *running)
+{
+    for (size_t i = 0; i < running->disk_count; i++)
+        if (running->disks[i].fd >= 0)
+            close(running->disks[i].fd);
+    running_disks_done(running->disks, running->disk_count);
+    free(running->disks);
+    if (running->qmp)
+        machine_return(running->machine, running->qmp);
+    machine_unref(running->machine);
+    *running = (struct running){0};
+}

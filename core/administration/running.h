@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The QEMU that runs the domain of a change: whether there is one, its monitor, for this change alone, and
+ * which of its block nodes are the domain's disks.
+ */
+#pragma once
+
+#include "administration/change.h"
+#include "hypervisor/running_disks.h"
+#include "machine/machine.h"
+
+struct running {
+    struct machine *machine;
+    struct qmp *qmp; /* NULL: the domain is not active */
+    enum machine_state state;
+    struct block_engine engine;
+    struct running_disk *disks; /* those that were added */
+    size_t disk_count;
+};
+
+/*
+ * Asks whether it runs, and has its monitor until running_end. Errors: EBUSY while it is shutting down,
+ * migrating, being saved or restored (X5); ETIMEDOUT where its QEMU does not answer.
+ */
+int running_begin(const struct change *change, struct running *running, struct error *err);
+
+/* True where there is a QEMU, whose guest runs or is paused. */
+static inline bool running_is_active(const struct running *running)
+{
+    return running->qmp != NULL;
+}
+
+/* Adds a disk to those that running_find is to find; errors as image_open. */
+int running_add(struct running *running, const struct change *change, const struct disk *disk,
+                struct error *err);
+
+/* Finds the nodes of all that were added; errors as running_disks_find. */
+int running_find(struct running *running, struct error *err);
+
+/* The node of a disk that was found; NULL: it was not looked for. Borrowed. */
+const char *running_node(const struct running *running, const char *target);
+
+void running_end(struct running *running);
