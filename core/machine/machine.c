@@ -113,6 +113,10 @@ __attribute__((format(printf, 2, 3))) static void tell(struct machine *machine, 
 static void publish(struct machine *machine, enum machine_contact contact, enum machine_state state,
                     const char *problem)
 {
+    /* What qmp.h says begins with the name, which stands before it here anyway. */
+    size_t prefix = strlen(machine->name);
+    if (problem && strncmp(problem, machine->name, prefix) == 0 && strncmp(problem + prefix, ": ", 2) == 0)
+        problem += prefix + 2;
     pthread_mutex_lock(&machine->lock);
     const struct machine_report before = machine->report;
     struct machine_report *report = &machine->report;
