@@ -117,6 +117,9 @@ static void publish(struct machine *machine, enum machine_contact contact, enum 
     size_t prefix = strlen(machine->name);
     if (problem && strncmp(problem, machine->name, prefix) == 0 && strncmp(problem + prefix, ": ", 2) == 0)
         problem += prefix + 2;
+    /* Before anybody can know: its locks are gone, too. */
+    if (contact == MACHINE_OFF)
+        image_locks_forget();
     pthread_mutex_lock(&machine->lock);
     const struct machine_report before = machine->report;
     struct machine_report *report = &machine->report;
@@ -126,8 +129,6 @@ static void publish(struct machine *machine, enum machine_contact contact, enum 
     bool is_new = before.contact != contact || before.state != state;
     pthread_cond_broadcast(&machine->moved);
     pthread_mutex_unlock(&machine->lock);
-    if (contact == MACHINE_OFF)
-        image_locks_forget();
     if (!is_new || contact == MACHINE_UNKNOWN)
         return;
     if (contact == MACHINE_SILENT) {

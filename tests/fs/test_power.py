@@ -41,7 +41,8 @@ class Monitor:
                 return reply["return"]
 
     def close(self):
-        self.stream.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.stream.close()
         self.socket.close()
 
 
