@@ -116,6 +116,15 @@ int guest_find(const char *directory, bool read_only, struct guest **guest, enum
     return -ESRCH;
 }
 
+void guest_sweep(const char *directory)
+{
+    struct guest *guest = NULL;
+    enum guest_trace trace;
+    struct error why;
+    if (guest_find(directory, false, &guest, &trace, &why) == 0)
+        guest_free(guest);
+}
+
 /* ---- Starting ---- */
 
 int guest_monitors(const char *directory, char *monitors[3])

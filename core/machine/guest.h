@@ -36,6 +36,9 @@ enum guest_trace { GUEST_NO_TRACE, GUEST_ENDED, GUEST_KILLED };
 int guest_find(const char *directory, bool read_only, struct guest **guest, enum guest_trace *trace,
                struct error *err);
 
+/* Removes what one left that has ended. */
+void guest_sweep(const char *directory);
+
 /* The paths of its sockets, which a launch names: two strings to be freed, then NULL. -ENOMEM. */
 int guest_monitors(const char *directory, char *monitors[3]);
 

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "machine/guest.h"
 #include "machine/runtime.h"
 
 #define VISIT_SECONDS 1
@@ -183,6 +184,9 @@ int machines_start(struct machines *machines, struct error *err)
     pthread_mutex_lock(&machines->lock);
     visit_all(machines);
     pthread_mutex_unlock(&machines->lock);
+    /* Of domains that are no more. */
+    if (!machines->options.read_only)
+        runtime_each(machines->runtime, guest_sweep);
     int code = pthread_create(&machines->thread, NULL, thread_run, machines);
     if (code)
         return error_set(err, code, "starting a thread: %s", strerror(code));

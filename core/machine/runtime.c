@@ -75,6 +75,20 @@ char *runtime_guest(const struct runtime *runtime, uint64_t domain)
     return path;
 }
 
+void runtime_each(const struct runtime *runtime, void (*visit)(const char *guest))
+{
+    char prefix[24];
+    int length = snprintf(prefix, sizeof prefix, "%016" PRIx64 "-", runtime->source);
+    cleanup_closedir DIR *directory = runtime->base ? opendir(runtime->base) : NULL;
+    const struct dirent *entry;
+    while (directory && (entry = readdir(directory))) {
+        cleanup_free char *path = NULL;
+        if (strncmp(entry->d_name, prefix, (size_t)length) == 0 &&
+            asprintf(&path, "%s/%s", runtime->base, entry->d_name) >= 0)
+            visit(path);
+    }
+}
+
 static bool is_ours(const char *path)
 {
     struct stat found;

@@ -22,6 +22,9 @@ void runtime_free(struct runtime *runtime);
  * place for such directories. */
 char *runtime_guest(const struct runtime *runtime, uint64_t domain);
 
+/* Calls `visit` with the directory of each guest of this source. */
+void runtime_each(const struct runtime *runtime, void (*visit)(const char *guest));
+
 /*
  * Makes sure that the directory of a guest is there, empty, and nobody else's. Errors: EOPNOTSUPP, there is
  * no place for it, with what to do; EPERM, it is somebody else's; EEXIST, something is in it; ENAMETOOLONG
