@@ -243,6 +243,9 @@ static void test_guest(void **unused)
     siginfo_t status;
     assert_int_equal(guest_find(directory, false, &found, &trace, NULL), -ESRCH);
     assert_int_equal(trace, GUEST_NO_TRACE);
+    const char *const nowhere[] = {"/nonexistent/program", NULL};
+    assert_int_equal(guest_start(directory, nowhere, folder, &guest, NULL), -ENOENT);
+    assert_int_equal(access(directory, F_OK), -1);
     guest =
         start_guest(directory, "printf 'a long line, which is the first\nlast\033 one\n'; exec sleep 1000");
     assert_true(runtime_is_ours(directory));
