@@ -70,7 +70,7 @@ static void render_service(const struct content_source *source, unsigned entry, 
  */
 static void render_state(const struct content_source *source, const struct domain *domain, struct text *text)
 {
-    struct machine_report report = {.contact = MACHINE_UNKNOWN, .state = MACHINE_SHUTOFF};
+    struct machine_report report = {.contact = MACHINE_UNKNOWN, .state = RUN_STATE_SHUTOFF};
     bool running = false;
     machines_report(source->machines, domain->serial, &report);
     for (size_t i = 0; i < domain->disk_count && !running && report.contact != MACHINE_CONNECTED; i++) {
@@ -79,8 +79,8 @@ static void render_state(const struct content_source *source, const struct domai
             active && !active->remote && image_locks_written(active->identity.device, active->identity.inode);
     }
     if (report.contact != MACHINE_CONNECTED && report.contact != MACHINE_OFF)
-        report.state = MACHINE_SHUTOFF;
-    text_printf(text, "%s\n", machine_state_name(running ? MACHINE_RUNNING : report.state));
+        report.state = RUN_STATE_SHUTOFF;
+    text_printf(text, "%s\n", run_state_name(running ? RUN_STATE_RUNNING : report.state));
 }
 
 static void render_order(const struct domain *domain, struct text *text)
@@ -174,6 +174,17 @@ static void render_domain(const struct content_source *source, const struct plac
     }
 }
 
+/*
+ * Who starts a domain takes the image that `source` names. So nothing is named where the active one is gone,
+ * or where the state that told which it is may be damaged: the file that a look finds on top may be frozen.
+ */
+static bool may_be_started_from(const struct domain *domain, const struct disk *disk)
+{
+    if (!disk->active)
+        return !domain->is_administered;
+    return !domain->is_guessed || !domain->may_switch_files || strcmp(disk->active->path, disk->source) == 0;
+}
+
 static void render_disk(const struct domain *domain, const struct disk *disk, unsigned entry,
                         struct text *text)
 {
@@ -197,8 +208,7 @@ static void render_disk(const struct domain *domain, const struct disk *disk, un
         text_printf(text, "%s\n", snapshot_preset_name(disk->snapshot));
         return;
     case DISK_SOURCE:
-        /* Where the active file is gone, no other one may be started from. */
-        if (active || !domain->is_administered)
+        if (may_be_started_from(domain, disk))
             text_printf(text, "%s\n", active ? active->path : disk->source);
         return;
     }

@@ -25,14 +25,6 @@ const char *change_source(const struct change *change)
     return locate_source(change->administration->options.locate);
 }
 
-char *change_absolute(const struct change *change, const char *path)
-{
-    char *made = NULL;
-    if (*path == '/')
-        return strdup(path);
-    return asprintf(&made, "%s/%s", change_source(change), path) < 0 ? NULL : made;
-}
-
 /* ---- The first change ---- */
 
 /* What the images told until now is told by the store from now on. */
@@ -237,7 +229,8 @@ int change_commit(struct change *change, struct error *err)
     pthread_mutex_unlock(&administration->lock);
     if (cancelled)
         return error_set(err, EINTR, "it was cancelled, and everything was undone");
-    change->state->operation = change->operation;
+    if (change->journal)
+        change->state->operation = change->operation;
     crash_point("committing");
     int r = catalog_save(administration->catalog, change->state, err);
     if (r < 0)
@@ -267,7 +260,7 @@ void change_end(struct change *change)
 {
     if (!change->administration)
         return;
-    undo_or_finish(change->administration, steal_pointer(change->journal), change->is_committed);
+    undo_or_finish(change);
     free_plan(change);
     if (change->is_held)
         catalog_release(change->administration->catalog, change->serial);

@@ -49,6 +49,7 @@ struct change {
     uint64_t operation;                /* serial */
     struct journal_operation *journal; /* NULL while nothing is to be undone */
     bool is_held, is_committed;
+    bool images_are_untouched; /* of the traces in the journal, no internal snapshot was made */
 };
 
 /*
@@ -73,8 +74,6 @@ int change_add_content(struct change *change, uint64_t layer, uint64_t internal,
 /* The path of a layer as the store keeps it, borrowed; NULL: there is no such layer. */
 const char *change_layer_path(const struct change *change, uint64_t id);
 
-/* A path of the store as an absolute one. The caller frees; NULL: out of memory. */
-char *change_absolute(const struct change *change, const char *path);
 const char *change_source(const struct change *change);
 
 /*

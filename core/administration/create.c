@@ -2,10 +2,11 @@
 /*
  * Taking a snapshot of an inactive domain.
  *
- *     plan        which disks, in which way (operation/snapshot_choice.h); names; room
- *     make        overlays under temporary names; images with internal snapshots opened, so that nobody
- * writes journal     what is to be undone from here on snapshot    internal ones of all disks in one
- * transaction, then the overlays get their names commit      the state is saved
+ *     plan      which disks, in which way (operation/snapshot_choice.h); names; room
+ *     make      overlays under temporary names, while images that get internal snapshots are being opened
+ *     journal   what is to be undone from here on
+ *     snapshot  internal ones of all disks in one transaction, then the overlays get their names
+ *     commit    the state is saved
  */
 #include <errno.h>
 #include <stdio.h>
@@ -226,9 +227,9 @@ static int note_snapshot(struct creation *creation, struct error *err)
 static int make(struct creation *creation, struct error *err)
 {
     struct change *change = &creation->change;
-    int r = overlays_make(&creation->overlays, err);
+    int r = internals_launch(&creation->internals, err);
     if (r == 0)
-        r = internals_open(&creation->internals, err);
+        r = overlays_make(&creation->overlays, err);
     if (r < 0)
         return r;
     if (work_is_cancelled(change->administration, change->work))
@@ -237,7 +238,10 @@ static int make(struct creation *creation, struct error *err)
     internals_note(&creation->internals, &creation->undo);
     r = undo_begin(change, "create", change->domain->serial, &creation->undo, err);
     if (r == 0)
+        r = internals_open(&creation->internals, err);
+    if (r == 0)
         r = internals_snapshot(&creation->internals, err);
+    change->images_are_untouched = !creation->internals.may_be_there;
     if (r == 0)
         r = overlays_publish(&creation->overlays, err);
     return r;

@@ -12,6 +12,7 @@
 #include "administration/images.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
+#include "base/log.h"
 #include "domain/name.h"
 #include "hypervisor/block_snapshot.h"
 
@@ -57,7 +58,7 @@ int internals_choose_tag(struct internals *internals, const char *name, uint64_t
     return 0;
 }
 
-int internals_open(struct internals *internals, struct error *err)
+int internals_launch(struct internals *internals, struct error *err)
 {
     if (internals->count == 0)
         return 0;
@@ -75,7 +76,12 @@ int internals_open(struct internals *internals, struct error *err)
         };
     const struct stopped_images_spec spec = {
         .images = internals->nodes, .count = internals->count, .timeout_ms = IMAGE_TIMEOUT_MS};
-    return stopped_images_begin(&spec, &internals->images, err);
+    return stopped_images_launch(&spec, &internals->images, err);
+}
+
+int internals_open(struct internals *internals, struct error *err)
+{
+    return internals->count == 0 ? 0 : stopped_images_await(internals->images, err);
 }
 
 void internals_note(const struct internals *internals, struct undo_list *list)
@@ -112,20 +118,27 @@ int internals_snapshot(struct internals *internals, struct error *err)
         return error_set(err, ENOMEM, "out of memory");
     for (size_t i = 0; i < internals->count; i++)
         nodes[i] = stopped_images_node(internals->images, i);
-    int r = block_snapshot_internal(stopped_images_engine(internals->images), nodes, internals->count,
-                                    internals->tag, err);
+    const struct block_engine *engine = stopped_images_engine(internals->images);
+    internals->may_be_there = true;
+    int r = block_snapshot_internal(engine, nodes, internals->count, internals->tag, err);
     if (r < 0) {
+        internals->may_be_there = qmp_is_dead(engine->qmp);
         stopped_images_clean(internals->images, err);
         return r;
     }
     crash_point("snapshotted");
-    r = stopped_images_end(steal_pointer(internals->images), err);
-    return r < 0 ? r : find_made(internals, err);
+    /* They are in the files; what is left to be done does not need to be waited for. */
+    stopped_images_begin_end(internals->images);
+    return find_made(internals, err);
 }
 
 void internals_done(struct internals *internals)
 {
-    stopped_images_end(internals->images, NULL);
+    struct error why;
+    if (stopped_images_end(internals->images, &why) < 0 && internals->may_be_there)
+        log_warning(
+            "the images were not closed as they should be, and may have leaks, which is no damage: %s",
+            why.text);
     for (size_t i = 0; i < internals->count; i++) {
         image_info_unref(internals->list[i].info);
         if (internals->list[i].fd >= 0)

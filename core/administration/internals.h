@@ -20,6 +20,7 @@ struct internals {
     char tag[256];
     struct stopped_image *nodes;
     struct stopped_images *images; /* open: nobody else can write to them */
+    bool may_be_there;             /* the snapshots; else nothing was done in any image */
 };
 
 /* Adds the active image of a disk. Errors: as image_open and image_read_info. */
@@ -32,13 +33,18 @@ int internals_add(struct internals *internals, const struct change *change, cons
  */
 int internals_choose_tag(struct internals *internals, const char *name, uint64_t serial, struct error *err);
 
-/* Opens the images, for nobody else to write to; errors as stopped_images_begin (EBUSY). */
+/* Has the images opened, while the caller does something else; errors as stopped_images_launch. */
+int internals_launch(struct internals *internals, struct error *err);
+
+/* Returns when they are open, for nobody else to write to; errors as stopped_images_await (EBUSY). */
 int internals_open(struct internals *internals, struct error *err);
 void internals_note(const struct internals *internals, struct undo_list *list);
 
 /*
- * Takes the snapshots, closes the images, and finds what was made. Errors: as block_snapshot_internal, after
- * which there is none; as stopped_images_end.
+ * Takes the snapshots and finds what was made. Errors: as block_snapshot_internal. From then on the images
+ * are being closed.
  */
 int internals_snapshot(struct internals *internals, struct error *err);
+
+/* Waits until the images are closed. */
 void internals_done(struct internals *internals);

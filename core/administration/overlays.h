@@ -19,7 +19,7 @@ struct overlay {
     char *directory_path;
     bool is_reused; /* it is there already */
     int reused_fd;
-    bool is_copy;                             /* no overlay: an image of its own, filled by overlay_copy */
+    bool is_copy;                             /* no overlay: an image of its own, filled by overlays_copy */
     const struct internal_snapshot *internal; /* what is copied: this one in `below`; NULL: the whole layer */
     char temporary[OVERLAY_NAME_SIZE];
     char final[OVERLAY_NAME_SIZE];

@@ -21,7 +21,7 @@
 #include "machine/launch.h"
 
 #define BORROW_MS 10000
-#define QUIT_MS   10000
+#define ANSWER_MS 10000
 #define DEATH_MS  10000
 
 static void drop_machine(struct machine **machine)
@@ -198,7 +198,7 @@ static int refuse_running(struct machine *machine, const char *name, struct erro
     struct machine_report report;
     machine_report(machine, &report);
     if (report.contact == MACHINE_CONNECTED)
-        return error_set(err, EBUSY, "%s is %s already", name, machine_state_name(report.state));
+        return error_set(err, EBUSY, "%s is %s already", name, run_state_name(report.state));
     if (report.contact == MACHINE_SILENT)
         return error_set(err, EBUSY, "%s has a QEMU already: %s", name, report.problem);
     return 0;
@@ -246,10 +246,9 @@ static int ask_to_quit(struct machine *machine, struct error *err)
     if (r < 0)
         return r;
     machine_expect_end(machine);
-    r = qmp_command(qmp, "quit", NULL, QUIT_MS, NULL, err);
-    bool ends = r == 0 || r == -ECONNRESET || r == -EPIPE; /* it may end before its answer has gone out */
+    r = run_state_quit(qmp, ANSWER_MS, err);
     machine_return(machine, qmp);
-    return ends ? machine_await_off(machine, DEATH_MS, err) : r;
+    return r == 0 ? machine_await_off(machine, DEATH_MS, err) : r;
 }
 
 static int power_destroy(struct machine *machine, struct outcome *outcome, struct error *err)
@@ -266,40 +265,43 @@ static int power_destroy(struct machine *machine, struct outcome *outcome, struc
 /* ---- What is asked of one that runs ---- */
 
 /* Refuses what can't be done in this state. */
-static int check_state(enum power_verb verb, enum machine_state state, struct error *err)
+static int check_state(enum power_verb verb, enum run_state state, struct error *err)
 {
-    const char *name = machine_state_name(state);
+    const char *name = run_state_name(state);
     switch (state) {
-    case MACHINE_SHUTTING_DOWN:
-    case MACHINE_MIGRATING:
+    case RUN_STATE_SHUTTING_DOWN:
+    case RUN_STATE_MIGRATING:
         return error_set(err, EBUSY, "the domain is %s; only destroy can be done now", name);
-    case MACHINE_CRASHED:
+    case RUN_STATE_CRASHED:
         return verb == POWER_RESET
                    ? 0
                    : error_set(err, EINVAL, "the domain has crashed; it can be reset or destroyed");
-    case MACHINE_RUNNING:
+    case RUN_STATE_RUNNING:
         return verb == POWER_RESUME ? error_set(err, EINVAL, "the domain is running already") : 0;
-    case MACHINE_PAUSED:
+    case RUN_STATE_PAUSED:
         return verb == POWER_PAUSE ? error_set(err, EINVAL, "the domain is paused already") : 0;
-    case MACHINE_SHUTOFF:
+    case RUN_STATE_SHUTOFF:
         break;
     }
     return error_set(err, EINVAL, "the domain is not running");
 }
 
-static int send(struct qmp *qmp, enum power_verb verb, enum machine_state state, struct error *err)
+static int send(struct qmp *qmp, enum power_verb verb, enum run_state state, struct error *err)
 {
-    static const char *const commands[POWER_VERB_COUNT] = {
-        [POWER_SHUTDOWN] = "system_powerdown",
-        [POWER_PAUSE] = "stop",
-        [POWER_RESUME] = "cont",
-        [POWER_RESET] = "system_reset",
-    };
-    int r = qmp_command(qmp, commands[verb], NULL, BORROW_MS, NULL, err);
-    /* After a crash it stands still until it is told to go on. */
-    return r == 0 && verb == POWER_RESET && state == MACHINE_CRASHED
-               ? qmp_command(qmp, "cont", NULL, BORROW_MS, NULL, err)
-               : r;
+    int r;
+    switch (verb) {
+    case POWER_SHUTDOWN:
+        return run_state_power_down(qmp, ANSWER_MS, err);
+    case POWER_PAUSE:
+        return run_state_stop(qmp, ANSWER_MS, err);
+    case POWER_RESUME:
+        return run_state_continue(qmp, ANSWER_MS, err);
+    case POWER_RESET:
+        r = run_state_reset(qmp, ANSWER_MS, err);
+        return r == 0 && state == RUN_STATE_CRASHED ? run_state_continue(qmp, ANSWER_MS, err) : r;
+    default:
+        return error_set(err, EINVAL, "no such command");
+    }
 }
 
 static int power_ask(struct machine *machine, enum power_verb verb, struct outcome *outcome,
@@ -312,7 +314,7 @@ static int power_ask(struct machine *machine, enum power_verb verb, struct outco
         [POWER_RESET] = "reset",
     };
     struct qmp *qmp;
-    enum machine_state state;
+    enum run_state state;
     int r = machine_borrow(machine, BORROW_MS, &qmp, &state, err);
     if (r == -ESRCH)
         return error_set(err, EINVAL, "the domain is not running");

@@ -14,6 +14,7 @@
 #include "administration/room.h"
 #include "base/cleanup.h"
 #include "hypervisor/block_snapshot.h"
+#include "hypervisor/free_space.h"
 #include "hypervisor/image_claim.h"
 #include "hypervisor/qemu_img.h"
 #include "hypervisor/qemu_img_copy.h"
@@ -75,12 +76,6 @@ static int chain_open(struct administration *administration, const struct world 
         chain->count++;
     }
     return 0;
-}
-
-static uint64_t bytes_of(int fd)
-{
-    struct stat stat;
-    return fstat(fd, &stat) == 0 ? (uint64_t)stat.st_blocks * 512 : 0;
 }
 
 /* ---- Small things ---- */
@@ -171,7 +166,7 @@ int reclaim_merge_down(struct administration *administration, const struct world
         return error_set(err, EPERM, "%s does not stand on %s any more", upper, lower);
     int r = chain_open(administration, world, top, &chain, err);
     if (r == 0)
-        r = room_for_bytes(chain.list[1].fd, lower, bytes_of(chain.list[0].fd), err);
+        r = room_for_bytes(chain.list[1].fd, lower, free_space_taken(chain.list[0].fd), err);
     if (r < 0)
         return r;
     chain.list[1].writable = true;
@@ -199,7 +194,7 @@ int reclaim_merge_up(struct administration *administration, const struct world *
     const struct layer *base = top->backing->backing;
     int r = chain_open(administration, world, top, &chain, err);
     if (r == 0)
-        r = room_for_bytes(chain.list[0].fd, upper, bytes_of(chain.list[1].fd), err);
+        r = room_for_bytes(chain.list[0].fd, upper, free_space_taken(chain.list[1].fd), err);
     if (r < 0)
         return r;
     chain.list[0].writable = true;
@@ -240,9 +235,9 @@ int reclaim_copy(struct administration *administration, const struct world *worl
         r = reclaim_open(administration, world, to, &fd, err);
     if (r < 0)
         return r;
-    uint64_t bytes = 0, there = bytes_of(fd);
+    uint64_t bytes = 0, there = free_space_taken(fd);
     for (size_t i = 0; i < chain.count; i++)
-        bytes += bytes_of(chain.list[i].fd);
+        bytes += free_space_taken(chain.list[i].fd);
     r = room_for_bytes(fd, to, bytes > there ? bytes - there : 0, err);
     if (r < 0)
         return r;

@@ -334,9 +334,13 @@ int reclaim_states_save(struct reclaim_states *states, struct error *err)
     struct catalog_service *catalog = states->administration->catalog;
     int r = 0;
     for (size_t i = 0; r == 0 && i < states->count; i++) {
-        if (is_over(states->states[i]))
+        if (is_over(states->states[i])) {
+            /* With the state goes what tells of operations that the journal may still have. */
+            r = journal_flush(states->administration->journal, err);
             end_administration(states->states[i]);
-        r = catalog_save(catalog, states->states[i], err);
+        }
+        if (r == 0)
+            r = catalog_save(catalog, states->states[i], err);
         crash_point("reclaimed");
     }
     for (size_t i = 0; r == 0 && i < states->count; i++) {

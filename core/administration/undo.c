@@ -142,22 +142,23 @@ static int undo_step(struct administration *administration, const struct journal
 }
 
 static int undo_all(struct administration *administration, const struct journal_record *record,
-                    struct error *err)
+                    bool images_are_untouched, struct error *err)
 {
     int r = 0;
     for (size_t i = record->step_count; r == 0 && i-- > 0;) {
+        if (images_are_untouched && strcmp(record->steps[i].type, "internal") == 0)
+            continue;
         r = undo_step(administration, &record->steps[i], err);
         crash_point("undone");
     }
     return r;
 }
 
-void undo_or_finish(struct administration *administration, struct journal_operation *operation,
-                    bool is_committed)
+/* It has happened, or what was done is undone. Where that can't be done the next start tries again. */
+static void settle(struct administration *administration, struct journal_operation *operation,
+                   bool is_committed, bool images_are_untouched)
 {
     struct error why = {0};
-    if (!operation)
-        return;
     const struct journal_record *record = journal_operation_record(operation);
     int r;
     if (is_committed) {
@@ -165,7 +166,7 @@ void undo_or_finish(struct administration *administration, struct journal_operat
     } else {
         r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, &why);
         if (r == 0)
-            r = undo_all(administration, record, &why);
+            r = undo_all(administration, record, images_are_untouched, &why);
     }
     crash_point("finishing");
     if (r == 0)
@@ -175,6 +176,13 @@ void undo_or_finish(struct administration *administration, struct journal_operat
             "the operation '%s' of the domain with serial number %" PRIu64
             " could not be %s: %s; the next mount tries again, and until then the domain can't be changed",
             record->kind, record->domain, is_committed ? "concluded" : "undone", why.text);
+}
+
+void undo_or_finish(struct change *change)
+{
+    struct journal_operation *operation = steal_pointer(change->journal);
+    if (operation)
+        settle(change->administration, operation, change->is_committed, change->images_are_untouched);
 }
 
 /* ---- At start ---- */
@@ -215,7 +223,7 @@ void undo_settle(struct administration *administration)
         }
         log_info("the operation '%s' of the domain with serial number %" PRIu64 " was interrupted: it is %s",
                  record->kind, record->domain, happened ? "concluded" : "undone");
-        undo_or_finish(administration, operation, happened);
+        settle(administration, operation, happened, false);
         if (journal_operation_at(administration->journal, i) == operation)
             i++;
     }

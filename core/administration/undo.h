@@ -47,11 +47,10 @@ int undo_begin(struct change *change, const char *kind, uint64_t committed_by, c
                struct error *err);
 
 /*
- * Ends an operation: it has happened, or what was done is undone. NULL is fine. Where that can't be done it
- * is logged, and the next start tries again; until then the domain can't be changed.
+ * Ends the operation of a change, if it has begun one: it has happened, or what was done is undone. Where
+ * that can't be done it is logged, and the next start tries again; until then the domain can't be changed.
  */
-void undo_or_finish(struct administration *administration, struct journal_operation *operation,
-                    bool is_committed);
+void undo_or_finish(struct change *change);
 
 /* All operations that the journal has: settles each. For the start. */
 void undo_settle(struct administration *administration);

@@ -19,5 +19,8 @@ struct assembly {
 
 bool assembly_has_disk(const struct assembly *assembly, unsigned position);
 
+/* Gives the domain, which has its disks, its snapshots. -ENOMEM, or what drawing a serial number gives. */
+int assembly_add_snapshots(struct assembly *assembly);
+
 /* Makes `state`, once the domain has its disks and snapshots. -ENOMEM. */
 int assembly_make_state(struct assembly *assembly);

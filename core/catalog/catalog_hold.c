@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "catalog/compare.h"
 #include "catalog/service.h"
+#include "catalog/step_back.h"
 
 static void unlock(pthread_mutex_t **mutex)
 {
@@ -154,6 +155,23 @@ static int look_at(struct catalog_service *service, struct member *member, struc
     return r == 0 && changed ? catalog_publish(service, err) : r;
 }
 
+/* The same as if the overlays `ignored` had never been seen. */
+static int look_past(struct catalog_service *service, struct member *member, char *const *ignored,
+                     struct error *err)
+{
+    struct state_domain *told = NULL;
+    if (state_domain_copy(member->state, &told) < 0 ||
+        step_back(member->domain, locate_source(service->options.locate), ignored, told) < 0) {
+        state_domain_free(told);
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    }
+    int r = look_at(service, member, told, ignored, err);
+    if (r == 0)
+        member->unsaved = true;
+    state_domain_free(told);
+    return r;
+}
+
 int catalog_refresh(struct catalog_service *service, uint64_t domain, char *const *ignored,
                     struct domain **result, struct state_domain **state, struct error *err)
 {
@@ -161,7 +179,8 @@ int catalog_refresh(struct catalog_service *service, uint64_t domain, char *cons
     struct member *member = members_find(&service->members, domain);
     if (!member)
         return gone(err);
-    int r = look_at(service, member, member->state, ignored, err);
+    int r = ignored && *ignored ? look_past(service, member, ignored, err)
+                                : look_at(service, member, member->state, NULL, err);
     if (r == 0 && state && state_domain_copy(member->state, state) < 0)
         r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     if (r == 0 && result)
@@ -235,12 +254,6 @@ void catalog_unexpect(struct catalog_service *service, uint64_t domain)
 {
     LOCK_MEMBERS(service);
     members_forget(&service->members, domain);
-}
-
-int catalog_forget(struct catalog_service *service, uint64_t domain, struct error *err)
-{
-    LOCK_MEMBERS(service);
-    return store_remove(service->options.store, domain, err);
 }
 
 void catalog_look(struct catalog_service *service)

@@ -43,9 +43,6 @@ int catalog_show(struct catalog_service *service, const struct state_domain *sta
 int catalog_expect(struct catalog_service *service, const struct state_domain *state, struct error *err);
 void catalog_unexpect(struct catalog_service *service, uint64_t domain);
 
-/* Removes the state of a domain that never came to be. */
-int catalog_forget(struct catalog_service *service, uint64_t domain, struct error *err);
-
 /* Waits for a whole look that begins now. */
 void catalog_look(struct catalog_service *service);
 

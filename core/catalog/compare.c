@@ -67,9 +67,10 @@ static bool same_snapshot(const struct snapshot *a, const struct snapshot *b)
 static bool same_administration(const struct domain *a, const struct domain *b)
 {
     if (a->may_switch_files != b->may_switch_files || a->is_administered != b->is_administered ||
-        a->is_incomplete != b->is_incomplete || !same_string(a->defaults, b->defaults) ||
-        a->released_count != b->released_count || !same_string(a->qmp, b->qmp) ||
-        !same_string(a->agent, b->agent) || !same_list(a->launch, b->launch) || !a->launch != !b->launch)
+        a->is_guessed != b->is_guessed || a->is_incomplete != b->is_incomplete ||
+        !same_string(a->defaults, b->defaults) || a->released_count != b->released_count ||
+        !same_string(a->qmp, b->qmp) || !same_string(a->agent, b->agent) ||
+        !same_list(a->launch, b->launch) || !a->launch != !b->launch)
         return false;
     for (size_t i = 0; i < a->released_count; i++)
         if (!same_layer(a->released[i].layer, b->released[i].layer) ||

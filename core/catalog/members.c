@@ -111,6 +111,7 @@ static int make_member(struct members *members, const char *source, struct draft
     int r = assemble(&input, draft, &domain, &state);
     if (r < 0)
         return r;
+    domain->is_guessed = members->hashing;
     struct member *before = members_find(members, domain->serial);
     if (before && domain_is_same(before->domain, domain)) {
         domain_unref(domain);

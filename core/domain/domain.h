@@ -139,6 +139,7 @@ struct domain {
     bool may_switch_files; /* whoever starts it learns which file is active (launch, follows) */
     bool is_administered;  /* see state_domain */
     bool is_incomplete;    /* something of it can't be seen now: nothing may be changed */
+    bool is_guessed;       /* the store is damaged, maybe where it told which images are active */
     struct released *released;
     size_t released_count;
     char *defaults; /* what a bare mkdir does; NULL: as shipped */

@@ -138,3 +138,44 @@ int block_overlay_abandon(int directory, const char *temporary_name, struct erro
         return error_set(err, errno, "%s can't be removed: %m", temporary_name);
     return flush_directory(directory, err);
 }
+
+/* ---- in a running QEMU ---- */
+
+static int close_node(const struct block_engine *engine, const char *name, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add_string(&arguments, "node-name", name);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_command(engine->qmp, "blockdev-del", arguments, engine->timeout_ms, NULL, err);
+}
+
+int block_overlay_open(const struct block_engine *engine, const char *name, const char *file_name,
+                       const char *path, struct error *err)
+{
+    cleanup_json struct json_object *file = json_object_new_object(), *node = json_object_new_object();
+    qmp_add_string(&file, "driver", "file");
+    qmp_add_string(&file, "node-name", file_name);
+    qmp_add_string(&file, "filename", path);
+    qmp_add_string(&file, "discard", "unmap");
+    qmp_add_string(&node, "driver", "qcow2");
+    qmp_add_string(&node, "node-name", name);
+    qmp_add_string(&node, "file", file_name);
+    qmp_add_string(&node, "discard", "unmap");
+    if (!file || !node || json_object_object_add(node, "backing", NULL) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    int rc = qmp_command(engine->qmp, "blockdev-add", file, engine->timeout_ms, NULL, err);
+    if (rc < 0)
+        return rc;
+    rc = qmp_command(engine->qmp, "blockdev-add", node, engine->timeout_ms, NULL, err);
+    if (rc < 0)
+        close_node(engine, file_name, NULL);
+    return rc;
+}
+
+int block_overlay_close(const struct block_engine *engine, const char *name, const char *file_name,
+                        struct error *err)
+{
+    int rc = close_node(engine, name, err);
+    return rc < 0 ? rc : close_node(engine, file_name, err);
+}

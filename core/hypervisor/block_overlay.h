@@ -50,3 +50,15 @@ int block_overlay_publish(int directory, const char *temporary_name, const char 
 
 /* Removes the temporary file, durably. 0 also where there is none. */
 int block_overlay_abandon(int directory, const char *temporary_name, struct error *err);
+
+/*
+ * Opens an overlay in a running QEMU, as nodes `name` and, for its file, `file_name`, for
+ * block_snapshot_external: it stands on nothing yet. Errors, after which neither is there: EACCES where that
+ * QEMU may not open it; as qmp_command.
+ */
+int block_overlay_open(const struct block_engine *engine, const char *name, const char *file_name,
+                       const char *path, struct error *err);
+
+/* Closes one that was not put on top. Errors: EBUSY where it was; as qmp_command. */
+int block_overlay_close(const struct block_engine *engine, const char *name, const char *file_name,
+                        struct error *err);

@@ -27,7 +27,7 @@ static int transact(const struct block_engine *engine, struct json_object *actio
     return qmp_command(engine->qmp, "transaction", arguments, engine->timeout_ms, NULL, err);
 }
 
-static int check_tag(const char *tag, struct error *err)
+int block_snapshot_check_tag(const char *tag, struct error *err)
 {
     if (tag[strspn(tag, "0123456789")] == '\0')
         return error_set(err, EINVAL,
@@ -38,20 +38,33 @@ static int check_tag(const char *tag, struct error *err)
     return 0;
 }
 
-int block_snapshot_internal(const struct block_engine *engine, const char *const *node_names, size_t count,
-                            const char *tag, struct error *err)
+int block_snapshot_take(const struct block_engine *engine, const struct block_snapshot *snapshot,
+                        struct error *err)
 {
-    int rc = check_tag(tag, err);
+    int rc = snapshot->node_count ? block_snapshot_check_tag(snapshot->tag, err) : 0;
     if (rc < 0)
         return rc;
     struct json_object *actions = json_object_new_array();
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < snapshot->node_count; i++) {
         struct json_object *data = json_object_new_object();
-        qmp_add_string(&data, "device", node_names[i]);
-        qmp_add_string(&data, "name", tag);
+        qmp_add_string(&data, "device", snapshot->nodes[i]);
+        qmp_add_string(&data, "name", snapshot->tag);
         append_action(&actions, "blockdev-snapshot-internal-sync", data);
     }
+    for (size_t i = 0; i < snapshot->pair_count; i++) {
+        struct json_object *data = json_object_new_object();
+        qmp_add_string(&data, "node", snapshot->pairs[i].node);
+        qmp_add_string(&data, "overlay", snapshot->pairs[i].overlay);
+        append_action(&actions, "blockdev-snapshot", data);
+    }
     return transact(engine, actions, err);
+}
+
+int block_snapshot_internal(const struct block_engine *engine, const char *const *node_names, size_t count,
+                            const char *tag, struct error *err)
+{
+    const struct block_snapshot snapshot = {.tag = tag, .nodes = node_names, .node_count = count};
+    return block_snapshot_take(engine, &snapshot, err);
 }
 
 int block_snapshot_delete(const struct block_engine *engine, const char *node_name, const char *id,
@@ -125,12 +138,6 @@ int block_snapshot_find(const struct block_engine *engine, const char *node_name
 int block_snapshot_external(const struct block_engine *engine, const struct block_snapshot_pair *pairs,
                             size_t count, struct error *err)
 {
-    struct json_object *actions = json_object_new_array();
-    for (size_t i = 0; i < count; i++) {
-        struct json_object *data = json_object_new_object();
-        qmp_add_string(&data, "node", pairs[i].node);
-        qmp_add_string(&data, "overlay", pairs[i].overlay);
-        append_action(&actions, "blockdev-snapshot", data);
-    }
-    return transact(engine, actions, err);
+    const struct block_snapshot snapshot = {.pairs = pairs, .pair_count = count};
+    return block_snapshot_take(engine, &snapshot, err);
 }

@@ -7,6 +7,9 @@
 
 #define BLOCK_TAG_BYTES_MAX 255 /* of an internal snapshot's name, which QEMU would cut off */
 
+/* 0, or EINVAL or ENAMETOOLONG for what is no tag, as below. */
+int block_snapshot_check_tag(const char *tag, struct error *err);
+
 /*
  * Makes an internal snapshot named `tag` in each of the nodes. It is in the files when this returns.
  * Errors, after which no node has it: EEXIST where one has that tag already; EOPNOTSUPP where a format can't;
@@ -41,3 +44,15 @@ struct block_snapshot_pair {
  */
 int block_snapshot_external(const struct block_engine *engine, const struct block_snapshot_pair *pairs,
                             size_t count, struct error *err);
+
+struct block_snapshot {
+    const char *tag;          /* of the internal ones */
+    const char *const *nodes; /* that get one */
+    size_t node_count;
+    const struct block_snapshot_pair *pairs;
+    size_t pair_count;
+};
+
+/* Both kinds at one instant. Errors: as the two, after which no node has changed. */
+int block_snapshot_take(const struct block_engine *engine, const struct block_snapshot *snapshot,
+                        struct error *err);

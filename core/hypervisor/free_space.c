@@ -9,11 +9,7 @@
 
 #include "base/bytes.h"
 
-#define BLOCK_BYTES  512        /* what st_blocks counts */
-#define PAGE_BYTES   4096       /* the pieces in which a raw file has holes */
-#define PIECE_BYTES  (64 * KIB) /* QEMU's jobs copy such pieces as a whole, where any of it is allocated */
-#define TABLES_SHARE 32         /* with clusters of 512 bytes: 1/64 for mapping and 1/256 for counting them */
-#define TABLES_BYTES (2 * MIB)  /* the first tables, in clusters of up to that size */
+#define BLOCK_BYTES 512 /* what st_blocks counts */
 
 int free_space_available(int fd, uint64_t *bytes)
 {
@@ -25,34 +21,10 @@ int free_space_available(int fd, uint64_t *bytes)
     return 0;
 }
 
-/* Up to `most`. */
-static uint64_t add_up_to(uint64_t a, uint64_t b, uint64_t most)
+uint64_t free_space_taken(int fd)
 {
-    uint64_t sum;
-    return __builtin_add_overflow(a, b, &sum) ? most : min_u64(sum, most);
-}
-
-int free_space_needed(const struct free_space_layer *layers, size_t count, uint64_t virtual_size,
-                      uint64_t cluster_bytes, uint64_t *bytes, struct error *err)
-{
-    uint64_t piece = max_u64(cluster_bytes, PIECE_BYTES), needed = 0;
-    for (size_t i = 0; i < count; i++) {
-        struct stat file;
-        if (fstat(layers[i].fd, &file) < 0)
-            return error_set(err, errno, "how much a layer takes can't be told: %m");
-        uint64_t own = layers[i].cluster_bytes ? layers[i].cluster_bytes : PAGE_BYTES, data;
-        uint64_t taken = (uint64_t)file.st_blocks * BLOCK_BYTES;
-        /* A block device has no blocks of its own: all of it may be data. */
-        if (layers[i].is_compressed || S_ISBLK(file.st_mode) ||
-            __builtin_mul_overflow(taken, own < piece ? piece / own : 1, &data))
-            data = virtual_size;
-        needed = add_up_to(needed, data, virtual_size);
-    }
-    if (cluster_bytes)
-        needed =
-            add_up_to(needed, needed / TABLES_SHARE + max_u64(TABLES_BYTES, 4 * cluster_bytes), UINT64_MAX);
-    *bytes = needed;
-    return 0;
+    struct stat file;
+    return fstat(fd, &file) == 0 ? (uint64_t)file.st_blocks * BLOCK_BYTES : 0;
 }
 
 void free_space_print(uint64_t bytes, char *text, size_t size)

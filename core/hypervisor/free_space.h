@@ -17,21 +17,12 @@
  * the programs that copy have none. Errors: what fstatvfs gives. */
 int free_space_available(int fd, uint64_t *bytes);
 
-/* A layer that is copied from. */
-struct free_space_layer {
-    int fd;
-    uint64_t cluster_bytes; /* 0: it has none (raw) */
-    bool is_compressed;     /* or may be: then its file tells nothing about its content */
-};
-
 /*
- * The most that it takes to write what these layers hold, of a disk of `virtual_size` bytes, into an image
- * with clusters of `cluster_bytes` (0: raw): the upper one for a merge down, the lower one for a merge up,
- * all of a chain for a copy. It is counted from what the files take, rounded to the pieces that are written,
- * and is never much more than the disk. Errors: what fstat gives.
+ * The bytes that a file takes where it lies, about what copying its data takes. It can take more: compressed
+ * data grows, and small pieces are copied in larger ones. Who copies has to live with ENOSPC in any case. 0
+ * for what can't be told, and for block devices.
  */
-int free_space_needed(const struct free_space_layer *layers, size_t count, uint64_t virtual_size,
-                      uint64_t cluster_bytes, uint64_t *bytes, struct error *err);
+uint64_t free_space_taken(int fd);
 
 /*
  * 0 where the file system of `fd`, which people know as `place`, has that many bytes left. ENOSPC: "WHAT

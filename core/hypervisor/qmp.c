@@ -6,7 +6,6 @@
 #include "hypervisor/qmp.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
@@ -15,7 +14,6 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,11 +22,11 @@
 #include "base/utf8.h"
 #include "format/json_parse.h"
 #include "hypervisor/qmp_message.h"
+#include "hypervisor/unix_socket.h"
 
-#define READ_BYTES       (32U << 10)
-#define KEEP_BYTES       (1U << 20) /* a larger empty buffer is given back */
-#define CONNECT_RETRY_MS 10
-#define ID_BYTES         40
+#define READ_BYTES (32U << 10)
+#define KEEP_BYTES (1U << 20) /* a larger empty buffer is given back */
+#define ID_BYTES   40
 
 struct queued_event {
     struct qmp_message message;
@@ -387,6 +385,27 @@ int qmp_command_fd(struct qmp *client, const char *command, struct json_object *
     return rc;
 }
 
+int qmp_send_last(struct qmp *client, const char *command, int timeout_ms, struct error *err)
+{
+    if (client->dead)
+        return report_death(client, err);
+    int64_t deadline = now_ms() + timeout_ms;
+    snprintf(client->waiting_id, sizeof client->waiting_id, "last");
+    cleanup_text struct text line = {0};
+    int rc = make_line(client, command, NULL, &line, err);
+    struct output output = {.bytes = line.data, .length = line.length, .fd = -1};
+    while (rc == 0 && output.length > 0)
+        rc = step(client, &output, deadline);
+    if (output.length > 0 && !client->dead)
+        die(client, rc == -ETIMEDOUT ? ETIMEDOUT : ENOMEM, "its last command was not sent");
+    if (client->dead)
+        return report_death(client, err);
+    /* Not shut down: QEMU throws away what it has not read yet of a connection that has ended (7.2). */
+    client->dead = true;
+    error_set(&client->why, ECONNRESET, "%s: it was told to end", client->name);
+    return 0;
+}
+
 int qmp_command(struct qmp *client, const char *command, struct json_object *arguments, int timeout_ms,
                 struct json_object **reply, struct error *err)
 {
@@ -486,64 +505,11 @@ int qmp_take(int *socket, const char *name, int timeout_ms, struct qmp **client,
     return 0;
 }
 
-/* A path that is too long for an address is reached through its directory's descriptor. */
-static int make_address(const char *path, int *directory, struct sockaddr_un *address)
-{
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (strlen(path) < sizeof address->sun_path) {
-        memcpy(address->sun_path, path, strlen(path) + 1);
-        return 0;
-    }
-    const char *slash = strrchr(path, '/');
-    cleanup_free char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : NULL;
-    if (!folder)
-        return slash ? -ENOMEM : -ENAMETOOLONG;
-    *directory = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (*directory < 0)
-        return -errno;
-    int length =
-        snprintf(address->sun_path, sizeof address->sun_path, "/proc/self/fd/%d/%s", *directory, slash + 1);
-    return length > 0 && (size_t)length < sizeof address->sun_path ? 0 : -ENAMETOOLONG;
-}
-
-static int connect_socket(int fd, const char *path, int64_t deadline)
-{
-    cleanup_close int directory = -1;
-    struct sockaddr_un address;
-    int rc = make_address(path, &directory, &address);
-    if (rc < 0)
-        return rc;
-    while (connect(fd, (const struct sockaddr *)&address, sizeof address) < 0) {
-        /* EAGAIN: too many others wait to be accepted. */
-        if (errno != EAGAIN && errno != EINTR)
-            return -errno;
-        if (left_ms(deadline) == 0)
-            return -ETIMEDOUT;
-        poll(NULL, 0, CONNECT_RETRY_MS);
-    }
-    return 0;
-}
-
-int qmp_dial(const char *path, const char *name, int timeout_ms, int *socket_fd, struct error *err)
-{
-    int64_t deadline = now_ms() + timeout_ms;
-    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return error_set(err, errno, "no socket: %m");
-    int rc = connect_socket(fd, path, deadline);
-    if (rc == -ECONNREFUSED)
-        return error_set(err, ECONNREFUSED, "%s: nobody listens on %s: its QEMU has ended", name, path);
-    if (rc < 0)
-        return error_set(err, -rc, "%s: no connection to %s: %s", name, path, strerror(-rc));
-    *socket_fd = steal_fd(&fd);
-    return 0;
-}
-
 int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp **client, struct error *err)
 {
     int64_t deadline = now_ms() + timeout_ms;
-    int fd = -1;
-    int rc = qmp_dial(path, name, timeout_ms, &fd, err);
+    cleanup_close int fd = -1;
+    int rc = unix_socket_connect(path, name, timeout_ms, &fd, err);
     return rc < 0 ? rc : qmp_take(&fd, name, left_ms(deadline), client, err);
 }
 

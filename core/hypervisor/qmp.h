@@ -42,12 +42,6 @@ int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp *
 /* The same over a connected stream socket, which is taken over also on failure; `*socket` becomes -1. */
 int qmp_take(int *socket, const char *name, int timeout_ms, struct qmp **client, struct error *err);
 
-/*
- * The two halves of qmp_connect, for who must be able to end the second: a connected socket, the caller's,
- * which does not wait for whoever listens (0 ms: at most one attempt), and then qmp_take.
- */
-int qmp_dial(const char *path, const char *name, int timeout_ms, int *socket, struct error *err);
-
 /* Closes the connection. Takes NULL. */
 void qmp_free(struct qmp *client);
 
@@ -85,6 +79,12 @@ int qmp_command(struct qmp *client, const char *command, struct json_object *arg
 /* The same with a descriptor that the peer gets a duplicate of, as getfd and add-fd want it. */
 int qmp_command_fd(struct qmp *client, const char *command, struct json_object *arguments, int fd,
                    int timeout_ms, struct json_object **reply, struct error *err);
+
+/*
+ * Sends a command whose answer nobody waits for; the client can only be freed then. Errors: as qmp_command,
+ * without refusals.
+ */
+int qmp_send_last(struct qmp *client, const char *command, int timeout_ms, struct error *err);
 
 /* True for the events that are waited for. `data` is an object, or NULL where the event has none. */
 typedef bool qmp_event_filter(const char *name, struct json_object *data, void *opaque);

@@ -171,6 +171,7 @@ int qmp_errno(const char *class_name, const char *text)
         {"Failed to get", EBUSY}, /* ... "write" lock; shared "consistent read" lock */
         {"using the image", EBUSY},
         {"is busy", EBUSY},
+        {"Need a root block node", EBUSY}, /* one that has a mirror on top */
         {"resource busy", EBUSY},
         {"already in use", EBUSY},
         {"already using", EBUSY},
@@ -181,6 +182,8 @@ int qmp_errno(const char *class_name, const char *text)
         {"Cannot find device", ENODEV},
         {"Cannot find node", ENODEV},
         {"Failed to find node", ENODEV},
+        {"No block device node", ENODEV},
+        {"vmstate block device", ENODEV},
         {"does not support", EOPNOTSUPP},
         {"not supported", EOPNOTSUPP},
         {"Unsupported", EOPNOTSUPP},
@@ -198,6 +201,8 @@ int qmp_errno(const char *class_name, const char *text)
         {"Invalid parameter", EINVAL},
         {"Parameter ", EINVAL},
         {"Name is empty", EINVAL},
+        {"have different sizes", EINVAL},
+        {"is required", EINVAL},
     };
     for (size_t i = 0; class_name && i < sizeof classes / sizeof *classes; i++)
         if (strcmp(class_name, classes[i].name) == 0)

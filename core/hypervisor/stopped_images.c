@@ -25,7 +25,6 @@ struct node {
     char name[16];
     char path[PATH_SIZE]; /* in the daemon */
     char data_path[PATH_SIZE];
-    bool open;
 };
 
 struct stopped_images {
@@ -85,11 +84,25 @@ static int collect_files(struct stopped_images *images, struct files *files)
 
 /* ---- nodes ---- */
 
-static int add_node(struct stopped_images *images, struct json_object *node, struct error *err)
+/* In the order in which they are opened. */
+struct node_list {
+    struct json_object **nodes;
+    size_t count;
+};
+
+static void node_list_done(struct node_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        json_object_put(list->nodes[i]);
+    free(list->nodes);
+}
+
+static int append_node(struct node_list *list, struct json_object *node, struct error *err)
 {
     if (!node)
         return error_set(err, ENOMEM, "out of memory");
-    return storage_daemon_add_node(images->engine.daemon, node, images->spec.timeout_ms, err);
+    list->nodes[list->count++] = node;
+    return 0;
 }
 
 static struct json_object *new_node(const char *driver, const char *name, bool writable)
@@ -102,34 +115,34 @@ static struct json_object *new_node(const char *driver, const char *name, bool w
     return node;
 }
 
-static int open_file(struct stopped_images *images, const struct stopped_image *image, int fd,
-                     const char *name, const char *path, struct error *err)
+static int append_file(struct node_list *list, const struct stopped_image *image, int fd, const char *name,
+                       const char *path, struct error *err)
 {
     struct stat file;
     if (fstat(fd, &file) < 0)
-        return error_set(err, errno, "%m");
+        return error_set(err, errno, "%s: %m", image->name);
     if (!S_ISREG(file.st_mode) && !S_ISBLK(file.st_mode))
-        return error_set(err, EINVAL, "neither a file nor a block device");
-    cleanup_json struct json_object *node =
+        return error_set(err, EINVAL, "%s: neither a file nor a block device", image->name);
+    struct json_object *node =
         new_node(S_ISBLK(file.st_mode) ? "host_device" : "file", name, image->writable);
     qmp_add_string(&node, "filename", path);
-    return add_node(images, node, err);
+    return append_node(list, node, err);
 }
 
-static int open_image(struct stopped_images *images, size_t index, struct error *err)
+static int append_image(const struct stopped_images *images, size_t index, struct node_list *list,
+                        struct error *err)
 {
     const struct stopped_image *image = &images->spec.images[index];
     const struct node *made = &images->nodes[index];
     char file[24], data[24];
     snprintf(file, sizeof file, "f%zu", index);
     snprintf(data, sizeof data, "d%zu", index);
-    int rc = open_file(images, image, image->fd, file, made->path, err);
+    int rc = append_file(list, image, image->fd, file, made->path, err);
     if (rc == 0 && image->data_fd >= 0)
-        rc = open_file(images, image, image->data_fd, data, made->data_path, err);
+        rc = append_file(list, image, image->data_fd, data, made->data_path, err);
     if (rc < 0)
         return rc;
-    cleanup_json struct json_object *node =
-        new_node(image_format_name(image->format), made->name, image->writable);
+    struct json_object *node = new_node(image_format_name(image->format), made->name, image->writable);
     qmp_add_string(&node, "file", file);
     if (image->data_fd >= 0)
         qmp_add_string(&node, "data-file", data);
@@ -138,7 +151,34 @@ static int open_image(struct stopped_images *images, size_t index, struct error 
         qmp_add_string(&node, "backing", backing);
     else if (image_format_knows_backing(image->format) && node)
         json_object_object_add(node, "backing", NULL);
-    return add_node(images, node, err);
+    return append_node(list, node, err);
+}
+
+/* Each image after its backing, in whatever order they are given. */
+static int make_nodes(const struct stopped_images *images, struct node_list *list, struct error *err)
+{
+    const struct stopped_images_spec *spec = &images->spec;
+    cleanup_free bool *done = calloc(spec->count + 1, sizeof *done);
+    list->nodes = calloc(3 * spec->count + 1, sizeof *list->nodes);
+    if (!done || !list->nodes)
+        return error_set(err, ENOMEM, "out of memory");
+    size_t left = spec->count;
+    while (left > 0) {
+        size_t before = left;
+        for (size_t i = 0; i < spec->count; i++) {
+            int backing = spec->images[i].backing;
+            if (done[i] || (backing >= 0 && !done[backing]))
+                continue;
+            int rc = append_image(images, i, list, err);
+            if (rc < 0)
+                return rc;
+            done[i] = true;
+            left--;
+        }
+        if (left == before)
+            return error_set(err, EINVAL, "images that are each other's backing files");
+    }
+    return 0;
 }
 
 /* The image can't be opened: says which one, and who has it where that is the reason. Our own daemon, which
@@ -157,31 +197,6 @@ static int explain(const struct stopped_images *images, size_t index, struct err
     return error_set(err, EBUSY, "%s is in use by %s", image->name, holders);
 }
 
-/* Each after its backing, in whatever order they are given. */
-static int open_images(struct stopped_images *images, size_t *failed, struct error *err)
-{
-    const struct stopped_images_spec *spec = &images->spec;
-    size_t left = spec->count;
-    while (left > 0) {
-        size_t before = left;
-        for (size_t i = 0; i < spec->count; i++) {
-            int backing = spec->images[i].backing;
-            if (images->nodes[i].open || (backing >= 0 && !images->nodes[backing].open))
-                continue;
-            int rc = open_image(images, i, err);
-            if (rc < 0) {
-                *failed = i;
-                return rc;
-            }
-            images->nodes[i].open = true;
-            left--;
-        }
-        if (left == before)
-            return error_set(err, EINVAL, "images that are each other's backing files");
-    }
-    return 0;
-}
-
 /* ---- beginning and end ---- */
 
 static int check(const struct stopped_images_spec *spec, struct error *err)
@@ -195,37 +210,29 @@ static int check(const struct stopped_images_spec *spec, struct error *err)
     return 0;
 }
 
-/* Errors leave no daemon running. */
-static int start(struct stopped_images *images, struct error *err)
+static int launch(struct stopped_images *images, struct error *err)
 {
     cleanup(files_done) struct files files = {0};
+    cleanup(node_list_done) struct node_list list = {0};
     if (collect_files(images, &files) < 0)
         return error_set(err, ENOMEM, "out of memory");
+    int rc = make_nodes(images, &list, err);
+    if (rc < 0)
+        return rc;
     const struct storage_daemon_spec daemon = {
         .write_paths = files.write_paths,
         .pass_fds = files.fds,
         .pass_fd_count = files.count,
+        .nodes = list.nodes,
+        .node_count = list.count,
         .memory_bytes = MEMORY_BYTES + images->spec.count * MEMORY_BYTES_IMAGE,
         .timeout_ms = images->spec.timeout_ms,
     };
-    int rc = storage_daemon_start(&daemon, &images->engine.daemon, err);
-    if (rc < 0)
-        return rc;
-    images->engine.qmp = storage_daemon_qmp(images->engine.daemon);
-    size_t failed = SIZE_MAX;
-    struct error why = {0};
-    rc = open_images(images, &failed, &why);
-    if (rc == 0)
-        return 0;
-    storage_daemon_stop(images->engine.daemon, images->spec.timeout_ms, NULL);
-    images->engine.daemon = NULL;
-    if (failed < images->spec.count)
-        explain(images, failed, &why);
-    return error_set(err, -rc, "%s", why.text);
+    return storage_daemon_launch(&daemon, &images->engine.daemon, err);
 }
 
-int stopped_images_begin(const struct stopped_images_spec *spec, struct stopped_images **images,
-                         struct error *err)
+int stopped_images_launch(const struct stopped_images_spec *spec, struct stopped_images **images,
+                          struct error *err)
 {
     int rc = check(spec, err);
     if (rc < 0)
@@ -241,7 +248,43 @@ int stopped_images_begin(const struct stopped_images_spec *spec, struct stopped_
         return error_set(err, ENOMEM, "out of memory");
     for (size_t i = 0; i < spec->count; i++)
         snprintf(made->nodes[i].name, sizeof made->nodes[i].name, "n%u", (unsigned)i);
-    rc = start(made, err);
+    rc = launch(made, err);
+    if (rc < 0)
+        return rc;
+    *images = steal_pointer(made);
+    return 0;
+}
+
+/* Which image does one of the three nodes of an image belong to? */
+static size_t image_of_node(const struct stopped_images *images, const char *node)
+{
+    char *end;
+    unsigned long index = *node ? strtoul(node + 1, &end, 10) : SIZE_MAX;
+    return index < images->spec.count && !*end ? index : SIZE_MAX;
+}
+
+int stopped_images_await(struct stopped_images *images, struct error *err)
+{
+    struct error why = {0};
+    int rc = storage_daemon_await(images->engine.daemon, images->spec.timeout_ms, &why);
+    if (rc == 0) {
+        images->engine.qmp = storage_daemon_qmp(images->engine.daemon);
+        return 0;
+    }
+    size_t failed = image_of_node(images, storage_daemon_failed_node(images->engine.daemon));
+    storage_daemon_stop(steal_pointer(images->engine.daemon), images->spec.timeout_ms, NULL);
+    if (failed < images->spec.count)
+        explain(images, failed, &why);
+    return error_set(err, why.code, "%s", why.text);
+}
+
+int stopped_images_begin(const struct stopped_images_spec *spec, struct stopped_images **images,
+                         struct error *err)
+{
+    cleanup(stopped_images_drop) struct stopped_images *made = NULL;
+    int rc = stopped_images_launch(spec, &made, err);
+    if (rc == 0)
+        rc = stopped_images_await(made, err);
     if (rc < 0)
         return rc;
     *images = steal_pointer(made);
@@ -315,6 +358,11 @@ void stopped_images_clean(const struct stopped_images *images, struct error *err
     text_append_string(&clean, from);
     if (!clean.failed)
         error_set(err, err->code, "%s", clean.data);
+}
+
+void stopped_images_begin_end(struct stopped_images *images)
+{
+    storage_daemon_begin_stop(images->engine.daemon, images->spec.timeout_ms);
 }
 
 int stopped_images_end(struct stopped_images *images, struct error *err)

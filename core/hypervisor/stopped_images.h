@@ -41,9 +41,20 @@ struct stopped_images_spec {
 struct stopped_images;
 
 /*
- * Starts the daemon and opens the images. Errors: EBUSY where somebody else has one open, with who that may
- * be; EINVAL for a graph that is none, or for what an image's own header says; as storage_daemon_start.
+ * Starts the daemon, which opens the images while the caller does something else. To be followed by
+ * stopped_images_await, and by stopped_images_end in any case. Errors: EINVAL for a graph that is none; as
+ * storage_daemon_launch.
  */
+int stopped_images_launch(const struct stopped_images_spec *spec, struct stopped_images **images,
+                          struct error *err);
+
+/*
+ * Returns when the images are open, and locked as QEMU locks them. Errors: EBUSY where somebody else has one
+ * open, with who that may be; EINVAL for what an image's own header says; as storage_daemon_await.
+ */
+int stopped_images_await(struct stopped_images *images, struct error *err);
+
+/* Both; what can't be opened is ended. */
 int stopped_images_begin(const struct stopped_images_spec *spec, struct stopped_images **images,
                          struct error *err);
 
@@ -69,6 +80,10 @@ const char *stopped_images_new_path(const struct stopped_images *images, size_t 
 
 /* Puts the images' names where a text of QEMU's has the paths by which it knows them. */
 void stopped_images_clean(const struct stopped_images *images, struct error *err);
+
+/* Has the daemon begin to flush and close all images, which stopped_images_end waits for; nothing else can be
+ * done with them then. */
+void stopped_images_begin_end(struct stopped_images *images);
 
 /*
  * Has the daemon flush and close all images, waits for its end, and frees. Takes NULL. Errors: as

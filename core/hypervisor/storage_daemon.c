@@ -20,14 +20,18 @@
 #define PROGRAM         "qemu-storage-daemon"
 #define EXPLAIN_WAIT_MS 1000 /* between its end of the connection being closed and its own end */
 #define NODE_NAME_MAX   31
+#define SAID_BYTES      4096 /* of what it wrote before its end */
 
 _Static_assert(SANDBOX_FIRST_FD == 3, "what the storage daemon is told");
 _Static_assert(STORAGE_DAEMON_FIRST_FD == SANDBOX_FIRST_FD + 1, "the monitor's is the first");
 
 struct storage_daemon {
     struct helper_process process;
+    int socket; /* its monitor's, until `qmp` has it; -1 then */
     struct qmp *qmp;
     struct json_object *nodes; /* name: the options that it was opened with */
+    char failed[NODE_NAME_MAX + 1];
+    bool is_ending; /* it has been asked to */
 };
 
 /* ---- nodes ---- */
@@ -100,6 +104,18 @@ static int check_node(struct json_object *node, const char **name, struct error 
     return fault ? error_set(err, EINVAL, "the block node %s %s", *name, fault) : 0;
 }
 
+/* A copy: the caller may go on with his. */
+static int remember_node(struct storage_daemon *daemon, const char *name, struct json_object *node,
+                         struct error *err)
+{
+    struct json_object *copy = NULL;
+    if (json_object_deep_copy(node, &copy, NULL) == 0 &&
+        json_object_object_add(daemon->nodes, name, copy) == 0)
+        return 0;
+    json_object_put(copy);
+    return error_set(err, ENOMEM, "out of memory");
+}
+
 int storage_daemon_add_node(struct storage_daemon *daemon, struct json_object *node, int timeout_ms,
                             struct error *err)
 {
@@ -108,16 +124,7 @@ int storage_daemon_add_node(struct storage_daemon *daemon, struct json_object *n
     if (rc < 0)
         return rc;
     rc = qmp_command(daemon->qmp, "blockdev-add", node, timeout_ms, NULL, err);
-    if (rc < 0)
-        return rc;
-    /* A copy: the caller may go on with his. */
-    struct json_object *copy = NULL;
-    if (json_object_deep_copy(node, &copy, NULL) < 0 ||
-        json_object_object_add(daemon->nodes, name, copy) < 0) {
-        json_object_put(copy);
-        return error_set(err, ENOMEM, "out of memory");
-    }
-    return 0;
+    return rc < 0 ? rc : remember_node(daemon, name, node, err);
 }
 
 int storage_daemon_delete_node(struct storage_daemon *daemon, const char *node_name, int timeout_ms,
@@ -173,42 +180,73 @@ static bool await_end(const struct helper_process *process, int timeout_ms, sigi
     *status = (siginfo_t){0};
     if (ready <= 0)
         return false;
-    return waitid(P_PID, (id_t)process->pid, status, WEXITED | WNOHANG | WNOWAIT) == 0 && status->si_pid > 0;
+    /* Its end has come; where it is traced, it is ours to look at when the tracer has seen it. */
+    return waitid(P_PID, (id_t)process->pid, status, WEXITED | WNOWAIT) == 0 && status->si_pid > 0;
 }
 
-/* Says how it ended, and what it had to say: qmp_explain. */
-static void explain_end(void *opaque, char *text, size_t size)
+/* How it ended, or that it did not, and what it had to say. */
+static void tell_end(bool ended, const siginfo_t *status, const char *said, char *text, size_t size)
 {
-    const struct storage_daemon *daemon = opaque;
-    siginfo_t status;
-    char said[ERROR_TEXT_MAX / 2], clean[ERROR_TEXT_MAX / 4];
-    bool ended = await_end(&daemon->process, EXPLAIN_WAIT_MS, &status);
-    sandbox_stderr(&daemon->process, said, sizeof said);
+    char clean[ERROR_TEXT_MAX / 4];
     qmp_clean_text(said, clean, sizeof clean);
     const char *colon = *clean ? ": " : "";
     if (!ended)
         snprintf(text, size, "it still runs%s%s", colon, clean);
-    else if (status.si_code == CLD_EXITED)
-        snprintf(text, size, "it ended with status %d%s%s", status.si_status, colon, clean);
+    else if (status->si_code == CLD_EXITED)
+        snprintf(text, size, "it ended with status %d%s%s", status->si_status, colon, clean);
     else
-        snprintf(text, size, "it was ended by signal %d%s%s", status.si_status, colon, clean);
+        snprintf(text, size, "it was ended by signal %d%s%s", status->si_status, colon, clean);
 }
 
-static int start_process(const struct storage_daemon_spec *spec, struct storage_daemon *daemon, int *ours,
+/* The same as qmp_explain wants it. */
+static void explain_end(void *opaque, char *text, size_t size)
+{
+    const struct storage_daemon *daemon = opaque;
+    siginfo_t status;
+    char said[ERROR_TEXT_MAX / 2];
+    bool ended = await_end(&daemon->process, EXPLAIN_WAIT_MS, &status);
+    sandbox_stderr(&daemon->process, said, sizeof said);
+    tell_end(ended, &status, said, text, size);
+}
+
+/* Its command line, the nodes in it; the strings are the nodes'. To be freed. */
+static const char **make_argv(const struct storage_daemon_spec *spec)
+{
+    const char **argv = calloc(2 * spec->node_count + 6, sizeof *argv);
+    size_t count = 0;
+    if (!argv)
+        return NULL;
+    argv[count++] = PROGRAM;
+    for (size_t i = 0; i < spec->node_count; i++) {
+        argv[count++] = "--blockdev";
+        argv[count++] = json_object_to_json_string_ext(spec->nodes[i], JSON_C_TO_STRING_PLAIN);
+        if (!argv[count - 1]) {
+            free(argv);
+            return NULL;
+        }
+    }
+    argv[count++] = "--chardev";
+    argv[count++] = "socket,id=monitor,fd=3";
+    argv[count++] = "--monitor";
+    argv[count++] = "chardev=monitor";
+    return argv;
+}
+
+static int start_process(const struct storage_daemon_spec *spec, struct storage_daemon *daemon,
                          struct error *err)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return error_set(err, errno, "no socket for " PROGRAM ": %m");
-    cleanup_close int mine = ends[0], theirs = ends[1];
+    daemon->socket = ends[0];
+    cleanup_close int theirs = ends[1];
     cleanup_free int *fds = calloc(spec->pass_fd_count + 1, sizeof *fds);
-    if (!fds)
+    cleanup_free const char **argv = make_argv(spec);
+    if (!fds || !argv)
         return error_set(err, ENOMEM, "out of memory");
     fds[0] = theirs;
     if (spec->pass_fd_count)
         memcpy(fds + 1, spec->pass_fds, spec->pass_fd_count * sizeof *fds);
-    static const char *const argv[] = {PROGRAM,     "--chardev",       "socket,id=monitor,fd=3",
-                                       "--monitor", "chardev=monitor", NULL};
     const struct sandbox_spec sandbox = {
         .argv = argv,
         .read_paths = spec->read_paths,
@@ -218,38 +256,24 @@ static int start_process(const struct storage_daemon_spec *spec, struct storage_
         .memory_bytes = spec->memory_bytes,
         .without_landlock = spec->without_landlock,
     };
-    int rc = sandbox_start(&sandbox, &daemon->process, err);
-    if (rc == 0)
-        *ours = steal_fd(&mine);
-    return rc;
+    return sandbox_start(&sandbox, &daemon->process, err);
 }
 
-static int start(const struct storage_daemon_spec *spec, struct storage_daemon *daemon, struct error *err)
+static int launch(const struct storage_daemon_spec *spec, struct storage_daemon *daemon, struct error *err)
 {
-    int ours = -1;
-    const char *name;
     for (size_t i = 0; i < spec->node_count; i++) {
+        const char *name;
         int rc = check_node(spec->nodes[i], &name, err);
+        if (rc == 0)
+            rc = remember_node(daemon, name, spec->nodes[i], err);
         if (rc < 0)
             return rc;
     }
-    int rc = start_process(spec, daemon, &ours, err);
-    if (rc < 0)
-        return rc;
-    rc = qmp_take(&ours, PROGRAM, spec->timeout_ms, &daemon->qmp, err);
-    if (rc < 0) {
-        char why[ERROR_TEXT_MAX / 2];
-        explain_end(daemon, why, sizeof why);
-        return error_set(err, -rc, "%s: %s", err ? err->text : "", why);
-    }
-    qmp_set_explain(daemon->qmp, explain_end, daemon);
-    for (size_t i = 0; i < spec->node_count && rc == 0; i++)
-        rc = storage_daemon_add_node(daemon, spec->nodes[i], spec->timeout_ms, err);
-    return rc;
+    return start_process(spec, daemon, err);
 }
 
-int storage_daemon_start(const struct storage_daemon_spec *spec, struct storage_daemon **daemon,
-                         struct error *err)
+int storage_daemon_launch(const struct storage_daemon_spec *spec, struct storage_daemon **daemon,
+                          struct error *err)
 {
     struct storage_daemon *made = calloc(1, sizeof *made);
     struct json_object *nodes = json_object_new_object();
@@ -258,8 +282,80 @@ int storage_daemon_start(const struct storage_daemon_spec *spec, struct storage_
         json_object_put(nodes);
         return error_set(err, ENOMEM, "out of memory");
     }
+    made->socket = -1;
     made->nodes = nodes;
-    int rc = start(spec, made, err);
+    int rc = launch(spec, made, err);
+    if (rc < 0) {
+        storage_daemon_stop(made, 0, NULL);
+        return rc;
+    }
+    *daemon = made;
+    return 0;
+}
+
+/*
+ * Did it end over a node of its command line? QEMU (7.2) then writes "PROGRAM: --blockdev NODE: TEXT", in a
+ * line of its own. Points to the text, ended, and notes the node; NULL: it did not.
+ */
+static char *find_refusal(struct storage_daemon *daemon, char *said)
+{
+    static const char prefix[] = PROGRAM ": --blockdev ";
+    char *line = strstr(said, prefix);
+    if (!line)
+        return NULL;
+    line += sizeof prefix - 1;
+    line[strcspn(line, "\n")] = '\0';
+    json_object_object_foreach(daemon->nodes, name, node)
+    {
+        const char *text = json_object_to_json_string_ext(node, JSON_C_TO_STRING_PLAIN);
+        size_t length = text ? strlen(text) : 0;
+        if (length > 0 && strncmp(line, text, length) == 0 && strncmp(line + length, ": ", 2) == 0) {
+            snprintf(daemon->failed, sizeof daemon->failed, "%s", name);
+            return line + length + 2;
+        }
+    }
+    return NULL;
+}
+
+/* It did not come up, as `failure` says: why? */
+static int explain_start(struct storage_daemon *daemon, const struct error *failure, struct error *err)
+{
+    siginfo_t status;
+    char said[SAID_BYTES], clean[ERROR_TEXT_MAX / 2], why[ERROR_TEXT_MAX / 2];
+    bool ended = await_end(&daemon->process, EXPLAIN_WAIT_MS, &status);
+    sandbox_stderr(&daemon->process, said, sizeof said);
+    const char *refusal = ended ? find_refusal(daemon, said) : NULL;
+    if (refusal) {
+        qmp_clean_text(refusal, clean, sizeof clean);
+        return error_set(err, qmp_errno("GenericError", refusal), "%s", clean);
+    }
+    tell_end(ended, &status, said, why, sizeof why);
+    return error_set(err, failure->code, "%s: %s", failure->text, why);
+}
+
+int storage_daemon_await(struct storage_daemon *daemon, int timeout_ms, struct error *err)
+{
+    struct error why = {0};
+    int rc = qmp_take(&daemon->socket, PROGRAM, timeout_ms, &daemon->qmp, &why);
+    if (rc < 0)
+        return explain_start(daemon, &why, err);
+    qmp_set_explain(daemon->qmp, explain_end, daemon);
+    return 0;
+}
+
+const char *storage_daemon_failed_node(const struct storage_daemon *daemon)
+{
+    return daemon->failed;
+}
+
+int storage_daemon_start(const struct storage_daemon_spec *spec, struct storage_daemon **daemon,
+                         struct error *err)
+{
+    struct storage_daemon *made;
+    int rc = storage_daemon_launch(spec, &made, err);
+    if (rc < 0)
+        return rc;
+    rc = storage_daemon_await(made, spec->timeout_ms, err);
     if (rc < 0) {
         storage_daemon_stop(made, spec->timeout_ms, NULL);
         return rc;
@@ -278,14 +374,20 @@ pid_t storage_daemon_pid(const struct storage_daemon *daemon)
     return daemon->process.pid;
 }
 
+void storage_daemon_begin_stop(struct storage_daemon *daemon, int timeout_ms)
+{
+    if (daemon->is_ending || !daemon->qmp || qmp_is_dead(daemon->qmp))
+        return;
+    /* It may close the connection before its answer has gone out; how it ends is what counts. */
+    qmp_set_explain(daemon->qmp, NULL, NULL);
+    qmp_send_last(daemon->qmp, "quit", timeout_ms, NULL);
+    daemon->is_ending = true;
+}
+
 static int quit(struct storage_daemon *daemon, int timeout_ms, struct error *err)
 {
-    /* It may close the connection before its answer has gone out; how it ends is what counts. */
-    bool asked = daemon->qmp && !qmp_is_dead(daemon->qmp);
-    if (asked) {
-        qmp_set_explain(daemon->qmp, NULL, NULL);
-        qmp_command(daemon->qmp, "quit", NULL, timeout_ms, NULL, NULL);
-    }
+    storage_daemon_begin_stop(daemon, timeout_ms);
+    bool asked = daemon->is_ending;
     siginfo_t status;
     if (!await_end(&daemon->process, asked ? timeout_ms : 0, &status))
         return error_set(err, ETIMEDOUT, PROGRAM " did not end within %d ms and was killed", timeout_ms);
@@ -302,6 +404,8 @@ int storage_daemon_stop(struct storage_daemon *daemon, int timeout_ms, struct er
         return 0;
     int rc = daemon->process.pid > 0 ? quit(daemon, timeout_ms, err) : 0;
     qmp_free(daemon->qmp);
+    if (daemon->socket >= 0)
+        close(daemon->socket);
     sandbox_end(&daemon->process, 0);
     json_object_put(daemon->nodes);
     free(daemon);

@@ -7,7 +7,9 @@
  * It opens block nodes as blockdev-add takes them (QEMU's qapi/block-core.json, BlockdevOptions), each file
  * and each format a node of its own, so that nothing is opened because an image names it.
  *
- * Started without nodes it holds no image and no lock. What it can reach is settled at its start.
+ * Started without nodes it holds no image and no lock. What it can reach is settled at its start. Nodes that
+ * are known then are opened by its command line, since its monitor takes 5 us for each byte that is sent
+ * (7.2).
  *
  * In QEMU 7.2 it crashes over a blockdev-snapshot-sync that is to make the overlay itself: make the overlay
  * first (block_overlay.h) and use block_snapshot_external.
@@ -53,15 +55,31 @@ struct storage_daemon_spec {
     struct json_object *const *nodes;
     size_t node_count;
     size_t memory_bytes;   /* that it may allocate; 0: any */
-    int timeout_ms;        /* for its start, and for the answer to each blockdev-add */
+    int timeout_ms;        /* for its start and the opening of all nodes */
     bool without_landlock; /* see sandbox_spec */
 };
 
 /*
- * Returns when all nodes are open. Errors: EINVAL for a node that is not spelled out; ENOENT (not installed,
- * or no such path) and EOPNOTSUPP (no Landlock) from sandbox_start; EBUSY where another process uses an
- * image; what qmp_command gives for blockdev-add; ETIMEDOUT; ECONNRESET where it ended, with what it said.
+ * Starts it, and does not wait for it: it takes some milliseconds, in which the caller can do something else.
+ * To be followed by storage_daemon_await, and by storage_daemon_stop in any case. Errors: EINVAL for a node
+ * that is not spelled out; ENOENT (not installed, or no such path) and EOPNOTSUPP (no Landlock) from
+ * sandbox_start.
  */
+int storage_daemon_launch(const struct storage_daemon_spec *spec, struct storage_daemon **daemon,
+                          struct error *err);
+
+/*
+ * Returns when all nodes of the spec are open. Errors: EBUSY where another process uses an image, and others
+ * as qmp_errno tells them from QEMU's text; ETIMEDOUT; ECONNRESET where it ended, with what it said.
+ */
+int storage_daemon_await(struct storage_daemon *daemon, int timeout_ms, struct error *err);
+
+/* The node that could not be opened, after storage_daemon_await has failed; "": it was not for that.
+ * Borrowed.
+ */
+const char *storage_daemon_failed_node(const struct storage_daemon *daemon);
+
+/* Both; what fails to start is stopped. */
 int storage_daemon_start(const struct storage_daemon_spec *spec, struct storage_daemon **daemon,
                          struct error *err);
 
@@ -69,8 +87,8 @@ int storage_daemon_start(const struct storage_daemon_spec *spec, struct storage_
 struct qmp *storage_daemon_qmp(struct storage_daemon *daemon);
 pid_t storage_daemon_pid(const struct storage_daemon *daemon);
 
-/* Opens one more node, of files that were given at the start; closes one. Errors: as storage_daemon_start,
- * EBUSY for closing one that others use. */
+/* Opens one more node, of files that were given at the start; closes one. Errors: EINVAL for a node that is
+ * not spelled out; what qmp_command gives; EBUSY for closing one that others use. */
 int storage_daemon_add_node(struct storage_daemon *daemon, struct json_object *node, int timeout_ms,
                             struct error *err);
 int storage_daemon_delete_node(struct storage_daemon *daemon, const char *node_name, int timeout_ms,
@@ -84,6 +102,12 @@ int storage_daemon_delete_node(struct storage_daemon *daemon, const char *node_n
  */
 int storage_daemon_flush(struct storage_daemon *daemon, const char *node_name, const char *backing,
                          int timeout_ms, struct error *err);
+
+/*
+ * Has it begin to close its images and to end, which storage_daemon_stop waits for. Nothing else can be asked
+ * of it then. What goes wrong here storage_daemon_stop tells.
+ */
+void storage_daemon_begin_stop(struct storage_daemon *daemon, int timeout_ms);
 
 /*
  * Has it close its images and end, and waits; kills it after `timeout_ms`. Frees in any case; takes NULL.

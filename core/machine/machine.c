@@ -27,6 +27,7 @@
 #include "hypervisor/image_locks.h"
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/qmp_message.h"
+#include "hypervisor/unix_socket.h"
 #include "machine/guest.h"
 
 /* The greeting of one that is there comes at once. Who has told that it does not come waits on for longer, in
@@ -110,7 +111,7 @@ __attribute__((format(printf, 2, 3))) static void tell(struct machine *machine, 
         machine->tell(machine->opaque, machine->domain, line);
 }
 
-static void publish(struct machine *machine, enum machine_contact contact, enum machine_state state,
+static void publish(struct machine *machine, enum machine_contact contact, enum run_state state,
                     const char *problem)
 {
     /* What qmp.h says begins with the name, which stands before it here anyway. */
@@ -136,9 +137,8 @@ static void publish(struct machine *machine, enum machine_contact contact, enum 
             log_warning("%s does not answer: %s", machine->name, problem);
         if (before.contact != MACHINE_SILENT)
             tell(machine, "does not answer: %s", problem);
-    } else if (contact == MACHINE_CONNECTED || machine->was_connected || state == MACHINE_CRASHED) {
-        tell(machine, "state: %s%s%s", machine_state_name(state), problem ? ": " : "",
-             problem ? problem : "");
+    } else if (contact == MACHINE_CONNECTED || machine->was_connected || state == RUN_STATE_CRASHED) {
+        tell(machine, "state: %s%s%s", run_state_name(state), problem ? ": " : "", problem ? problem : "");
     } else if (machine->tell) {
         machine->tell(machine->opaque, machine->domain, NULL);
     }
@@ -159,26 +159,17 @@ static const char *string_in(struct json_object *object, const char *key)
     return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
 }
 
-int machine_look(struct machine *machine, struct qmp *qmp, enum machine_state *state, struct error *err)
+int machine_look(struct machine *machine, struct qmp *qmp, enum run_state *state, struct error *err)
 {
-    cleanup_json struct json_object *status = NULL, *migration = NULL;
-    int rc = qmp_command(qmp, "query-status", NULL, MACHINE_ANSWER_MS, &status, err);
-    if (rc == 0)
-        rc = qmp_command(qmp, "query-migrate", NULL, MACHINE_ANSWER_MS, &migration, err);
-    if (rc < 0)
-        return rc;
-    struct json_object *runs = NULL;
-    const char *word = string_in(status, "status");
-    json_object_object_get_ex(status, "running", &runs);
-    if (!word)
-        return qmp_give_up(qmp, EPROTO, "query-status gave no status", err);
-    enum machine_state found =
-        machine_state_of(word, json_object_get_boolean(runs), string_in(migration, "status"));
-    if (machine->guest_is_off && found != MACHINE_CRASHED)
-        found = MACHINE_SHUTTING_DOWN;
-    publish(machine, MACHINE_CONNECTED, found, NULL);
+    struct run_state_answer answer;
+    int rc = run_state_query(qmp, MACHINE_ANSWER_MS, &answer, err);
+    if (rc < 0) /* who answers this wrong answers everything wrong */
+        return qmp_is_dead(qmp) ? rc : qmp_give_up(qmp, -rc, err ? err->text : "it tells no state", NULL);
+    if (machine->guest_is_off && answer.state != RUN_STATE_CRASHED)
+        answer.state = RUN_STATE_SHUTTING_DOWN;
+    publish(machine, MACHINE_CONNECTED, answer.state, NULL);
     if (state)
-        *state = found;
+        *state = answer.state;
     return 0;
 }
 
@@ -245,7 +236,7 @@ static int drain(struct machine *machine, struct error *err)
     if (!ask && lost == qmp_events_lost(machine->qmp))
         return 0;
     if (machine->guest_is_off) { /* who asks it now would mostly be cut off */
-        publish(machine, MACHINE_CONNECTED, MACHINE_SHUTTING_DOWN, NULL);
+        publish(machine, MACHINE_CONNECTED, RUN_STATE_SHUTTING_DOWN, NULL);
         return 0;
     }
     return machine_look(machine, machine->qmp, NULL, err);
@@ -282,7 +273,7 @@ static int dial(struct machine *machine, int *fd, struct error *err)
     pthread_mutex_unlock(&machine->lock);
     int rc = 0;
     if (*fd < 0)
-        rc = path ? qmp_dial(path, machine->name, MACHINE_ANSWER_MS, fd, err)
+        rc = path ? unix_socket_connect(path, machine->name, MACHINE_ANSWER_MS, fd, err)
                   : error_set(err, ENOENT, "its monitor is not known any more");
     if (rc < 0)
         return rc;
@@ -398,7 +389,7 @@ static void bury_guest(struct machine *machine, const siginfo_t *status, bool la
     guest_free(guest);
     if (crashed)
         log_warning("%s: %s", machine->name, text);
-    publish(machine, MACHINE_OFF, crashed ? MACHINE_CRASHED : MACHINE_SHUTOFF, problem ? text : NULL);
+    publish(machine, MACHINE_OFF, crashed ? RUN_STATE_CRASHED : RUN_STATE_SHUTOFF, problem ? text : NULL);
 }
 
 /* ---- The thread's life ---- */
@@ -422,7 +413,7 @@ static void publish_gone(struct machine *machine, int code)
     bool expected = machine->end_expected;
     pthread_mutex_unlock(&machine->lock);
     bool crashed = machine->was_connected && !machine->guest_is_off && !expected && code == ECONNREFUSED;
-    publish(machine, MACHINE_OFF, crashed ? MACHINE_CRASHED : MACHINE_SHUTOFF,
+    publish(machine, MACHINE_OFF, crashed ? RUN_STATE_CRASHED : RUN_STATE_SHUTOFF,
             crashed ? "its QEMU ended without being asked to" : NULL);
 }
 
@@ -458,7 +449,7 @@ static void keep_connected(struct machine *machine, bool launching)
         }
         bool patient = now_ms() <= patient_until;
         if (why.code == ETIMEDOUT || !patient) {
-            publish(machine, MACHINE_SILENT, MACHINE_SHUTOFF, why.text);
+            publish(machine, MACHINE_SILENT, RUN_STATE_SHUTOFF, why.text);
             late = true;
         }
         rest(machine, -1, retry);
@@ -548,7 +539,7 @@ static bool visit_guest(struct machine *machine)
     if (rc != -ESRCH)
         log_error("%s: %s", machine->name, why.text);
     if (trace == GUEST_KILLED && !machine->read_only) {
-        publish(machine, MACHINE_OFF, MACHINE_CRASHED, "its QEMU ended while nobody looked");
+        publish(machine, MACHINE_OFF, RUN_STATE_CRASHED, "its QEMU ended while nobody looked");
         return true;
     }
     return false;
@@ -570,16 +561,16 @@ void machine_visit(struct machine *machine)
         return;
     struct error why = {.code = ENOENT};
     int fd = -1;
-    if (path && qmp_dial(path, machine->name, 0, &fd, &why) == 0) {
+    if (path && unix_socket_connect(path, machine->name, 0, &fd, &why) == 0) {
         take_care(machine, NULL, fd);
         return;
     }
     struct machine_report before;
     machine_report(machine, &before);
     if (why.code != ENOENT && why.code != ECONNREFUSED)
-        publish(machine, MACHINE_SILENT, MACHINE_SHUTOFF, why.text);
+        publish(machine, MACHINE_SILENT, RUN_STATE_SHUTOFF, why.text);
     else if (before.contact != MACHINE_OFF)
-        publish(machine, MACHINE_OFF, MACHINE_SHUTOFF, NULL);
+        publish(machine, MACHINE_OFF, RUN_STATE_SHUTOFF, NULL);
 }
 
 /* With the lock held. What waits in the connection fails, unless it is somebody's. */
@@ -636,7 +627,7 @@ static int refuse_locked(const struct machine *machine, struct error *err)
     return 0;
 }
 
-int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum machine_state *state,
+int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum run_state *state,
                    struct error *err)
 {
     struct timespec deadline = deadline_in(timeout_ms);

@@ -19,7 +19,7 @@
 
 #include "base/error.h"
 #include "hypervisor/qmp.h"
-#include "machine/machine_state.h"
+#include "hypervisor/run_state.h"
 
 /* For the answer to a question about the state; what takes longer is no answer. */
 #define MACHINE_ANSWER_MS 5000
@@ -33,7 +33,7 @@ enum machine_contact {
 
 struct machine_report {
     enum machine_contact contact;
-    enum machine_state state;     /* MACHINE_OFF: shut off or crashed */
+    enum run_state state;         /* MACHINE_OFF: shut off or crashed */
     char problem[ERROR_TEXT_MAX]; /* why it does not answer, or crashed; empty: nothing to say */
 };
 
@@ -80,12 +80,12 @@ void machine_report(struct machine *machine, struct machine_report *report);
  * the QEMU is in by then is asked first; `state` may be NULL. Errors: ESRCH, there is no QEMU; ETIMEDOUT, it
  * does not answer, or somebody else had the connection for all of `timeout_ms`; ECONNRESET, it ended.
  */
-int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum machine_state *state,
+int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum run_state *state,
                    struct error *err);
 void machine_return(struct machine *machine, struct qmp *qmp);
 
 /* For who has borrowed: asks the state anew, and publishes it. Errors: as qmp_command. */
-int machine_look(struct machine *machine, struct qmp *qmp, enum machine_state *state, struct error *err);
+int machine_look(struct machine *machine, struct qmp *qmp, enum run_state *state, struct error *err);
 
 /* Called now and then while something is waited for; true: give up. */
 typedef bool machine_cancelled(void *opaque);

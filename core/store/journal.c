@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ struct journal {
     struct journal_damage *damage; /* does not change once opened, nor do those above */
     size_t damage_count;
 
+    atomic_bool has_removed; /* a file, which may be back after a power cut */
     pthread_mutex_t lock;
     struct journal_operation **operations; /* protected by lock */
     size_t count, capacity;                /* protected by lock */
@@ -37,6 +39,7 @@ struct journal_operation {
     struct journal_record record;
     bool is_leftover;  /* could not be begun, nor removed again; protected by the journal's lock */
     bool is_finishing; /* may be removed already */
+    bool is_told;      /* by something else, to be done: its file counts no more */
 };
 
 static void operation_free(struct journal_operation *operation)
@@ -260,14 +263,37 @@ static int write_record(const struct journal *journal, const struct journal_reco
 }
 
 /* Removes the file, if it is there, durably. */
-static int remove_file(const struct journal *journal, uint64_t domain, struct error *err)
+static int fail_file(const char *name, struct error *err)
+{
+    return error_set(err, errno, ".vmsnapfs/journal/%s: %s", name, strerror(errno));
+}
+
+/* As it looks from now on, and not yet after a power cut. */
+static int unlink_file(struct journal *journal, uint64_t domain, struct error *err)
 {
     char name[NAME_SIZE];
     file_name(name, domain);
-    int r = journal->calls->unlink(journal->calls->layer, journal->directory, name);
-    if (r == 0 || errno == ENOENT)
-        r = journal->calls->fsync_directory(journal->calls->layer, journal->directory);
-    return r == 0 ? 0 : error_set(err, errno, ".vmsnapfs/journal/%s: %s", name, strerror(errno));
+    if (journal->calls->unlink(journal->calls->layer, journal->directory, name) < 0 && errno != ENOENT)
+        return fail_file(name, err);
+    atomic_store(&journal->has_removed, true);
+    return 0;
+}
+
+int journal_flush(struct journal *journal, struct error *err)
+{
+    if (!atomic_exchange(&journal->has_removed, false))
+        return 0;
+    if (journal->calls->fsync_directory(journal->calls->layer, journal->directory) == 0)
+        return 0;
+    int r = fail_file("", err);
+    atomic_store(&journal->has_removed, true);
+    return r;
+}
+
+static int remove_file(struct journal *journal, uint64_t domain, struct error *err)
+{
+    int r = unlink_file(journal, domain, err);
+    return r < 0 ? r : journal_flush(journal, err);
 }
 
 /* The lock is held meanwhile: this happens only where storage has failed, and nobody may begin before. */
@@ -397,8 +423,10 @@ int journal_complete(struct journal_operation *operation, struct error *err)
 {
     const struct journal_record *record = &operation->record;
     int r = refuse_change(operation, !record->is_concluded || !record->code, "completed", err);
-    if (r == 0)
+    if (r == 0) {
         operation->record.next = record->step_count;
+        operation->is_told = true;
+    }
     return r;
 }
 
@@ -427,7 +455,8 @@ int journal_finish(struct journal_operation *operation, struct error *err)
     if (!is_over)
         return error_set(err, EINVAL, "the operation '%s' is not over", record->kind);
     operation->is_finishing = true;
-    int r = remove_file(journal, record->domain, err);
+    int r = operation->is_told ? unlink_file(journal, record->domain, err)
+                               : remove_file(journal, record->domain, err);
     if (r < 0)
         return r;
     pthread_mutex_lock(&journal->lock);

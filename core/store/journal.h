@@ -120,7 +120,10 @@ int journal_advance(struct journal_operation *operation, size_t step, struct err
 
 /*
  * All steps are done, as something durable besides the journal tells, so that this need not be: it is not
- * written, and journal_finish is to follow. Not after a conclusion with an error. EINVAL.
+ * written, and journal_finish is to follow, which does not wait for the removal either. After a power cut the
+ * operation may be there again, as it was before this call, and that other thing has to tell still; until
+ * journal_begin, of any operation, or journal_flush has succeeded. Not after a conclusion with an error.
+ * EINVAL.
  */
 int journal_complete(struct journal_operation *operation, struct error *err);
 
@@ -135,3 +138,6 @@ int journal_conclude(struct journal_operation *operation, int code, uint64_t val
  * failure it stays, and can only be finished again.
  */
 int journal_finish(struct journal_operation *operation, struct error *err);
+
+/* Makes all removals durable. */
+int journal_flush(struct journal *journal, struct error *err);

@@ -155,17 +155,18 @@ def locks():
 
 
 @contextlib.contextmanager
-def small_file_system(megabytes):
-    """A directory on an ext4 of that size, of its own."""
+def small_file_system(megabytes, make_it=("mkfs.ext4", "-q", "-F", "-m", "0")):
+    """A directory on a file system of that size, of its own, an ext4 if nothing else is said."""
     room = new_room()
     image, point = os.path.join(room, "small.img"), os.path.join(room, "small")
     os.mkdir(point)
     with open(image, "wb") as file:
         file.truncate(megabytes * make.MIB)
-    run("mkfs.ext4", "-q", "-F", "-m", "0", image)
+    run(*make_it, image)
     run("mount", "-o", "loop", image, point)
     try:
-        os.rmdir(os.path.join(point, "lost+found"))
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(os.path.join(point, "lost+found"))
         yield point
     finally:
         subprocess.run(["umount", point], check=False)

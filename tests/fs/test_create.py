@@ -14,7 +14,7 @@ import make
 from administer import command_refused, refused
 from checks import equal
 from domains import Unchanged, create, kinds, take
-from mounted import Mounted, new_room, run
+from mounted import Mounted, new_room, run, wait_for
 
 EVERY_MEMORY = ("", "memory=no")
 EVERY_ONLY = ("", "disk-only")
@@ -218,6 +218,29 @@ def test_attributes_of_overlays():
                 equal(os.getxattr(path, "security.selinux"), b"system_u:object_r:svirt_image_t:s0\0", path)
 
 
+def test_no_copy_on_write():
+    """On btrfs, overlays and copies of an image without copy-on-write are without it, too"""
+    checks.need("mkfs.btrfs", "chattr", "lsattr")
+    checks.need_root()
+    with domains.small_file_system(256, ("mkfs.btrfs", "-q")) as directory:
+        domains.web1(directory, formats=("qcow2", "raw"))
+        plain = [os.path.join(directory, name) for name in ("web1.qcow2", "web1-b.img")]
+        for path in plain:
+            data = os.path.join(directory, ".copy")
+            os.rename(path, data)
+            with open(path, "xb"):
+                run("chattr", "+C", path)
+            run("cp", "--reflink=never", data, path)
+            os.unlink(data)
+        with Mounted(source=directory) as mount:
+            create(mount, "one disk=vda:external disk=vdb:external")
+            administer.command_of(mount, "web1", "one", "clone", "copy full")
+            made = sorted(set(administer.images(directory)) - set(plain))
+            equal(len(made), 4)
+            for path in made:
+                assert "C" in run("lsattr", path).split()[0], f"{path} is copied on write"
+
+
 def test_own_paths():
     """A path that the user gave is used; a file that is there already: EEXIST, and it stays as it was"""
     with Mounted(domains.web1) as mount:
@@ -257,6 +280,32 @@ def test_reuse_external():
         administer.wait_idle(mount)
         equal(domains.byte(mount), 7)
         equal(os.stat(mine).st_ino, inode, "a file of the user's")
+
+
+def test_reuse_of_what_was_seen():
+    """O2: an overlay that lay beside the image for long, and was taken for another program's snapshot until it is asked for"""
+    targets = ("vda", "vdb")
+    with Mounted(lambda source: domains.web1(source, formats=("qcow2", "qcow2"))) as mount:
+        create(mount, "first disk=vda:internal disk=vdb:external")
+        for number in (1, 2):
+            overlays = []
+            for target in targets:
+                overlays.append(os.path.join(mount.source, f"web1.{target}-{number}"))
+                run("qemu-img", "create", "-q", "-f", "qcow2", "-b", administer.source(mount, "web1", target)[0], "-F", "qcow2", overlays[-1])
+            wait_for(lambda: [administer.source(mount, "web1", target)[0] for target in targets] == overlays, "the overlays to be seen")
+            parts = " ".join(f"disk={target}:external:{path}" for target, path in zip(targets, overlays))
+            create(mount, f"second{number} {parts} reuse-external")
+            equal([administer.source(mount, "web1", target)[0] for target in targets], overlays)
+            domains.write(mount, 7 + number)
+        equal(domains.parents(mount), {"first": None, "second1": "first", "second2": "second1"})
+        mount.remount()
+        equal(domains.parents(mount), {"first": None, "second1": "first", "second2": "second1"})
+        equal((domains.frozen_byte(mount, "second1"), domains.frozen_byte(mount, "second2"), domains.byte(mount)), (1, 8, 9))
+        for name in ("first", "second1", "second2"):
+            os.rmdir(administer.snapshot_path(mount, "web1", name))
+        administer.wait_idle(mount)
+        equal(domains.byte(mount), 9)
+        assert all(os.path.exists(path) for path in overlays), "files of the user's"
 
 
 def test_atomic():

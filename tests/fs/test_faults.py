@@ -117,6 +117,7 @@ def test_damaged_state():
             mount.mount()
             problem = mount.text("web1", "domain.json")
             assert '"problem": null' not in problem, f"{what}: no reason is told"
+            equal(administer.source(mount, "web1")[0], "", "it may be frozen")
             refused((errno.EROFS, errno.EIO), mount, "web1", take, mount, "more")
             for name in mount.snapshots("web1"):
                 refused((errno.EROFS, errno.EIO, errno.EPERM), mount, "web1", os.rmdir, snapshot_path(mount, "web1", name))

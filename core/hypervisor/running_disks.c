@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See running_disks.h. */
+#include "hypervisor/running_disks.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "format/json_parse.h"
+
+#define JSON_PREFIX "json:"
+
+static const struct json_limits limits = {.bytes = 1 << 20, .depth = 64, .values = 10000};
+
+/* The file at the bottom of what a format, a filter or a protocol was opened with; borrowed. */
+static const char *filename_in(struct json_object *options)
+{
+    struct json_object *value;
+    for (unsigned depth = 0; depth < 64 && json_object_is_type(options, json_type_object); depth++) {
+        if (json_object_object_get_ex(options, "filename", &value) ||
+            json_object_object_get_ex(options, "file.filename", &value))
+            return json_string_of(value);
+        if (!json_object_object_get_ex(options, "file", &value))
+            return NULL;
+        options = value;
+    }
+    return NULL;
+}
+
+char *running_disk_path(const char *filename)
+{
+    if (*filename == '/')
+        return strdup(filename);
+    if (strncmp(filename, JSON_PREFIX, sizeof JSON_PREFIX - 1) != 0)
+        return NULL;
+    cleanup_json struct json_object *options = NULL;
+    const char *text = filename + sizeof JSON_PREFIX - 1;
+    if (json_parse(text, strlen(text), &limits, JSON_STANDARD, &options, NULL) < 0)
+        return NULL;
+    const char *found = filename_in(options);
+    return found && *found == '/' ? strdup(found) : NULL;
+}
+
+/* Nodes of the file itself have it open for writing as well. */
+static bool is_of(const struct block_node *node, const struct running_disk *disk, const struct stat *wanted)
+{
+    struct stat file;
+    if (node->read_only || strcmp(node->driver, image_format_name(disk->format)) != 0)
+        return false;
+    cleanup_free char *path = running_disk_path(node->filename);
+    return path && stat(path, &file) == 0 && file.st_dev == wanted->st_dev && file.st_ino == wanted->st_ino;
+}
+
+static int find(const struct block_nodes *nodes, struct running_disk *disk, struct error *err)
+{
+    const struct block_node *found = NULL;
+    struct stat wanted;
+    if (fstat(disk->fd, &wanted) < 0)
+        return error_set(err, errno, "%s: %m", disk->path);
+    for (size_t i = 0; i < nodes->count; i++) {
+        if (!is_of(&nodes->nodes[i], disk, &wanted))
+            continue;
+        if (found)
+            return error_set(err, EINVAL, "the QEMU that runs has %s open twice, as %s and %s", disk->path,
+                             found->name, nodes->nodes[i].name);
+        found = &nodes->nodes[i];
+    }
+    if (!found)
+        return error_set(
+            err, ENODEV,
+            "the QEMU that runs does not write to %s, which is the image of disk %s: it was started "
+            "with another one",
+            disk->path, disk->target);
+    disk->node = strdup(found->name);
+    return disk->node ? 0 : error_set(err, ENOMEM, "out of memory");
+}
+
+int running_disks_find(const struct block_engine *engine, struct running_disk *disks, size_t count,
+                       struct error *err)
+{
+    struct block_nodes nodes;
+    int rc = block_nodes_query(engine, &nodes, err);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = find(&nodes, &disks[i], err);
+    block_nodes_done(&nodes);
+    return rc;
+}
+
+void running_disks_done(struct running_disk *disks, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(disks[i].node);
+}
