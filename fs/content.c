@@ -13,11 +13,6 @@
 #include "job_tree.h"
 #include "tree_drawing.h"
 
-const char *content_power_refusal(void)
-{
-    return "starting and stopping domains is not in this version; start and stop them as you always did";
-}
-
 static void render_help(const struct content_source *source, struct text *text)
 {
     const char *at = source->mountpoint;
@@ -38,6 +33,7 @@ static void render_help(const struct content_source *source, struct text *text)
         "Rename:       mv %s/DOMAIN/snapshots/NAME %s/DOMAIN/snapshots/OTHER\n"
         "Revert:       echo 1 > %s/DOMAIN/snapshots/NAME/revert\n"
         "Clone:        echo NEWDOMAIN > %s/DOMAIN/snapshots/NAME/clone\n"
+        "Run:          echo start > %s/DOMAIN/power; also shutdown, destroy, pause, resume, reset\n"
         "Each of create, revert, delete and clone tells its words when it is read, and defaults what a bare\n"
         "mkdir does. The domain must not be running. Who starts it asks DOMAIN/disks/TARGET/source first.\n"
         "\n"
@@ -47,7 +43,7 @@ static void render_help(const struct content_source *source, struct text *text)
         "Unmount:      umount %s\n"
         "\n"
         "See vmsnapfs(8).\n",
-        VMSNAPFS_VERSION, source->source, at, at, at, at, at, at, at, at, at, at, at);
+        VMSNAPFS_VERSION, source->source, at, at, at, at, at, at, at, at, at, at, at, at);
 }
 
 static void render_service(const struct content_source *source, unsigned entry, struct text *text)
@@ -74,7 +70,7 @@ static void render_service(const struct content_source *source, unsigned entry, 
  */
 static void render_state(const struct content_source *source, const struct domain *domain, struct text *text)
 {
-    struct machine_report report = {.contact = MACHINE_UNKNOWN, .state = MACHINE_SHUTOFF};
+    struct machine_report report = {.contact = MACHINE_UNKNOWN, .state = RUN_STATE_SHUTOFF};
     bool running = false;
     machines_report(source->machines, domain->serial, &report);
     for (size_t i = 0; i < domain->disk_count && !running && report.contact != MACHINE_CONNECTED; i++) {
@@ -83,8 +79,8 @@ static void render_state(const struct content_source *source, const struct domai
             active && !active->remote && image_locks_written(active->identity.device, active->identity.inode);
     }
     if (report.contact != MACHINE_CONNECTED && report.contact != MACHINE_OFF)
-        report.state = MACHINE_SHUTOFF;
-    text_printf(text, "%s\n", machine_state_name(running ? MACHINE_RUNNING : report.state));
+        report.state = RUN_STATE_SHUTOFF;
+    text_printf(text, "%s\n", run_state_name(running ? RUN_STATE_RUNNING : report.state));
 }
 
 static void render_order(const struct domain *domain, struct text *text)
@@ -100,6 +96,30 @@ static void render_last_result(const struct content_source *source, const struct
     control_files_last_result(source->controls, place->id, &last);
     if (last.length)
         text_printf(text, "\nLast: %s", last.data);
+}
+
+static void render_power(const struct content_source *source, const struct place *place, struct text *text)
+{
+    const struct domain *domain = place->domain;
+    struct machine_report report;
+    if (!domain->launch && !domain->qmp)
+        text_append_string(
+            text, "Refused: the definition, which must be trusted, has neither launch nor qmp, so that\n"
+                  "nothing is known of the QEMU that runs this domain.\n");
+    else
+        text_printf(text,
+                    "Write a word:\n"
+                    "\n"
+                    "%s"
+                    "    shutdown    the guest is asked to switch itself off\n"
+                    "    destroy     off at once, as if the plug was pulled\n"
+                    "    pause       it stands still, and keeps its memory\n"
+                    "    resume      it goes on\n"
+                    "    reset       as with the button\n",
+                    domain->launch ? "    start       from the present state\n" : "");
+    if (machines_report(source->machines, domain->serial, &report) && report.problem[0])
+        text_printf(text, "\nProblem: %s\n", report.problem);
+    render_last_result(source, place, text);
 }
 
 static void render_defaults(const struct content_source *source, const struct domain *domain,
@@ -128,7 +148,7 @@ static void render_domain(const struct content_source *source, const struct plac
         render_last_result(source, place, text);
         return;
     case DOMAIN_POWER:
-        text_printf(text, "Refused: %s.\n", content_power_refusal());
+        render_power(source, place, text);
         return;
     case DOMAIN_DEFAULTS:
         render_defaults(source, domain, text);

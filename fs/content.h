@@ -30,6 +30,3 @@ struct content_source {
  * place is taken by a zero of the right width, which is all that its length needs.
  */
 void content_render(const struct content_source *source, const struct place *place, struct text *text);
-
-/* Why domains can't be started and stopped. Static. */
-const char *content_power_refusal(void);

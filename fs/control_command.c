@@ -45,6 +45,10 @@ static int parse_for_domain(unsigned entry, const char *bytes, size_t length, st
         request->kind = REQUEST_CREATE;
         return parse_create(bytes, length, &request->create, err);
     }
+    if (entry == DOMAIN_POWER) {
+        request->kind = REQUEST_POWER;
+        return command_parse_power(bytes, length, &request->power, err);
+    }
     request->kind = REQUEST_DEFAULTS;
     return parse_defaults(bytes, length, &request->defaults, err);
 }

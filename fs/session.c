@@ -126,6 +126,7 @@ static int make_administration(struct session *session, struct error *err)
     const struct administration_options options = {
         .store = session->store,
         .locate = session->locate,
+        .machines = session->service.machines,
         .is_open = snapshot_is_open,
         .event = something_happened,
         .jobs_changed = jobs_have_changed,
@@ -157,11 +158,17 @@ static int open_source(struct session *session, struct error *err)
     service->invalidator = invalidator_new();
     service->events = events_new(event_requests_wake);
     session->cache = cache_new(options->cache_bytes);
-    const struct machines_options machines = {.changed = machine_has_changed, .opaque = session};
-    service->machines = machines_new(&machines);
-    if (!service->invalidator || !service->events || !service->machines || !session->cache)
+    if (!service->invalidator || !service->events || !session->cache)
         return error_set(err, ENOMEM, "out of memory");
-    result = make_administration(session, err);
+    const struct machines_options machines = {
+        .source = source,
+        .read_only = store_is_read_only(session->store),
+        .changed = machine_has_changed,
+        .opaque = session,
+    };
+    result = machines_new(&machines, &service->machines, err);
+    if (result == 0)
+        result = make_administration(session, err);
     if (result != 0)
         return result;
     const struct catalog_options catalog_options = {

@@ -130,6 +130,9 @@ void request_free(struct request *request)
     case REQUEST_DEFAULTS:
         free(request->defaults);
         break;
+    case REQUEST_POWER:
+        power_command_done(&request->power);
+        break;
     case REQUEST_DELETE:
     case REQUEST_REVERT:
     case REQUEST_PROTECT:
@@ -227,6 +230,8 @@ static int carry_out(struct administration *administration, struct work *work, s
     case REQUEST_DESCRIBE:
     case REQUEST_DEFAULTS:
         return carry_out_note(administration, work, outcome, err);
+    case REQUEST_POWER:
+        return carry_out_power(administration, work, outcome, err);
     }
     return error_set(err, EINVAL, "no such request");
 }

@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "catalog/catalog.h"
+#include "machine/machines.h"
 #include "operation/command.h"
 
 struct administration;
@@ -31,6 +32,7 @@ enum request_kind {
     REQUEST_PROTECT,
     REQUEST_DESCRIBE,
     REQUEST_DEFAULTS,
+    REQUEST_POWER,
 };
 
 /* What a request came to. Borrowed, for the call of `done` only. */
@@ -43,7 +45,7 @@ struct request_result {
 struct request {
     enum request_kind kind;
     uint64_t domain;   /* serial */
-    uint64_t snapshot; /* serial; 0 for REQUEST_CREATE and REQUEST_DEFAULTS */
+    uint64_t snapshot; /* serial; 0 for REQUEST_CREATE, REQUEST_DEFAULTS and REQUEST_POWER */
     union {
         struct create_command create; /* REQUEST_CREATE: what it leaves open is as `defaults` says, where
                                          `use_defaults` is set (mkdir) */
@@ -53,6 +55,7 @@ struct request {
         struct clone_command clone;
         bool is_protected;
         char *description;
+        struct power_command power;
         char *defaults; /* REQUEST_DEFAULTS: the text, which command_parse_defaults has accepted */
     };
     bool use_defaults;
@@ -86,6 +89,7 @@ struct administration_options {
     struct catalog_service *catalog; /* borrowed, for the administration's life, as all of these */
     struct store *store;
     const struct locate *locate;
+    struct machines *machines; /* may be NULL: no domain says how it is run */
 
     /* Is any frozen file of the snapshot open, or about to be opened? Must not wait. */
     bool (*is_open)(void *opaque, uint64_t snapshot);

@@ -84,3 +84,5 @@ int carry_out_clone(struct administration *administration, struct work *work, st
                     struct error *err);
 int carry_out_note(struct administration *administration, struct work *work, struct outcome *outcome,
                    struct error *err); /* rename, protect, describe, defaults */
+int carry_out_power(struct administration *administration, struct work *work, struct outcome *outcome,
+                    struct error *err);

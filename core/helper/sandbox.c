@@ -28,8 +28,8 @@
 #include "base/cleanup.h"
 #include "base/stats.h"
 #include "helper/confinement.h"
+#include "helper/program.h"
 
-#define DEFAULT_PATH    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define PID_DIGITS      10 /* of a pid_t */
 #define LISTEN_PID_NAME "LISTEN_PID="
 #define KILL_WAIT_MS    5000
@@ -237,47 +237,6 @@ static pid_t starter_fork(struct plan *plan)
 
 /* ---- the caller ---- */
 
-static const char *package_of(const char *program)
-{
-    if (strcmp(program, "qemu-nbd") == 0 || strcmp(program, "qemu-img") == 0)
-        return "qemu-utils";
-    if (strcmp(program, "qemu-storage-daemon") == 0)
-        return "qemu-system-common";
-    return NULL;
-}
-
-static bool is_program(const char *path)
-{
-    struct stat file;
-    return stat(path, &file) == 0 && S_ISREG(file.st_mode) && access(path, X_OK) == 0;
-}
-
-/* Finds argv[0]; `*program` is its resolved absolute path, to be freed. */
-static int find_program(const char *name, char **program, struct error *err)
-{
-    char *found = NULL;
-    const char *path = getenv("PATH");
-    if (*name == '/' && is_program(name))
-        found = realpath(name, NULL);
-    /* The working directory, as an empty or relative entry means it, is not searched. */
-    for (const char *folder = path ? path : DEFAULT_PATH; *folder && *name != '/' && !found;) {
-        char candidate[PATH_MAX];
-        size_t length = strcspn(folder, ":");
-        int written = snprintf(candidate, sizeof candidate, "%.*s/%s", (int)length, folder, name);
-        if (*folder == '/' && written > 0 && (size_t)written < sizeof candidate && is_program(candidate))
-            found = realpath(candidate, NULL);
-        folder += length + (folder[length] == ':');
-    }
-    if (found) {
-        *program = found;
-        return 0;
-    }
-    const char *package = package_of(name);
-    if (package)
-        return error_set(err, ENOENT, "%s is not installed (package %s)", name, package);
-    return error_set(err, ENOENT, "%s is not installed", name);
-}
-
 /* The strings of an environment that are made. */
 struct environment_texts {
     struct text path, home, listen_pid;
@@ -294,7 +253,7 @@ static int make_environment(char *environment[6], const struct sandbox_spec *spe
                             struct environment_texts *texts)
 {
     const char *search = getenv("PATH");
-    text_printf(&texts->path, "PATH=%s", search ? search : DEFAULT_PATH);
+    text_printf(&texts->path, "PATH=%s", search ? search : PROGRAM_DEFAULT_PATH);
     text_printf(&texts->home, "HOME=%s", spec->home ? spec->home : "/");
     text_printf(&texts->listen_pid, LISTEN_PID_NAME "%*s", PID_DIGITS, "");
     if (texts->path.failed || texts->home.failed || texts->listen_pid.failed)
@@ -410,7 +369,7 @@ int sandbox_start(const struct sandbox_spec *spec, struct helper_process *proces
     if (spec->pass_fd_count > SANDBOX_FDS_MAX)
         return error_set(err, EINVAL, "%s needs more than %d files", spec->argv[0], SANDBOX_FDS_MAX);
     cleanup_free char *program = NULL;
-    int rc = find_program(spec->argv[0], &program, err);
+    int rc = program_find(spec->argv[0], &program, err);
     if (rc < 0)
         return rc;
 

@@ -77,6 +77,8 @@ int run_state_query(struct qmp *qmp, int timeout_ms, struct run_state_answer *an
         return rc;
     if (migration_is_under_way(&migration))
         made.state = RUN_STATE_MIGRATING;
+    else if (strcmp(made.word, "finish-migrate") == 0) /* what comes after it is told by no event */
+        made.state = RUN_STATE_PAUSED;
     *answer = made;
     return 0;
 }

@@ -28,6 +28,7 @@
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/qmp_message.h"
 #include "hypervisor/unix_socket.h"
+#include "machine/guest.h"
 
 /* The greeting of one that is there comes at once. Who has told that it does not come waits on for longer, in
  * the queue of a monitor that another client has. */
@@ -38,12 +39,20 @@
 #define RETRY_MAX_MS   8000
 #define ENDING_MS      2000 /* a QEMU that ends closes its monitor first */
 
+/* From its start until it answers: storage that is slow to open images takes most of it. */
+#define LAUNCH_MS       60000
+#define LAUNCH_RETRY_MS 10
+#define CANCEL_LOOK_MS  200
+#define KILL_MS         10000
+
 enum thread_state { THREAD_NONE, THREAD_RUNS, THREAD_OVER };
 
 struct machine {
     _Atomic unsigned references;
     uint64_t domain;
     char *name;
+    char *directory; /* NULL: no guest of ours can be */
+    bool read_only;
     machine_changed *tell;
     void *opaque;
     int wake; /* eventfd */
@@ -56,7 +65,10 @@ struct machine {
     int cut;       /* -1: no connection */
     unsigned wanted;
     bool lent, taken; /* the connection is to be had; somebody has it */
-    bool is_stopping;
+    bool is_stopping, is_launching;
+    bool end_expected;   /* of the QEMU that is there now */
+    bool has_looked;     /* for a guest that a predecessor left us */
+    struct guest *guest; /* that we started; changed only by the thread, while one runs */
     enum thread_state thread_state;
     pthread_t thread; /* unless THREAD_NONE */
 
@@ -99,9 +111,16 @@ __attribute__((format(printf, 2, 3))) static void tell(struct machine *machine, 
         machine->tell(machine->opaque, machine->domain, line);
 }
 
-static void publish(struct machine *machine, enum machine_contact contact, enum machine_state state,
+static void publish(struct machine *machine, enum machine_contact contact, enum run_state state,
                     const char *problem)
 {
+    /* What qmp.h says begins with the name, which stands before it here anyway. */
+    size_t prefix = strlen(machine->name);
+    if (problem && strncmp(problem, machine->name, prefix) == 0 && strncmp(problem + prefix, ": ", 2) == 0)
+        problem += prefix + 2;
+    /* Before anybody can know: its locks are gone, too. */
+    if (contact == MACHINE_OFF)
+        image_locks_forget();
     pthread_mutex_lock(&machine->lock);
     const struct machine_report before = machine->report;
     struct machine_report *report = &machine->report;
@@ -111,8 +130,6 @@ static void publish(struct machine *machine, enum machine_contact contact, enum 
     bool is_new = before.contact != contact || before.state != state;
     pthread_cond_broadcast(&machine->moved);
     pthread_mutex_unlock(&machine->lock);
-    if (contact == MACHINE_OFF)
-        image_locks_forget();
     if (!is_new || contact == MACHINE_UNKNOWN)
         return;
     if (contact == MACHINE_SILENT) {
@@ -120,9 +137,8 @@ static void publish(struct machine *machine, enum machine_contact contact, enum 
             log_warning("%s does not answer: %s", machine->name, problem);
         if (before.contact != MACHINE_SILENT)
             tell(machine, "does not answer: %s", problem);
-    } else if (contact == MACHINE_CONNECTED || machine->was_connected || state == MACHINE_CRASHED) {
-        tell(machine, "state: %s%s%s", machine_state_name(state), problem ? ": " : "",
-             problem ? problem : "");
+    } else if (contact == MACHINE_CONNECTED || machine->was_connected || state == RUN_STATE_CRASHED) {
+        tell(machine, "state: %s%s%s", run_state_name(state), problem ? ": " : "", problem ? problem : "");
     } else if (machine->tell) {
         machine->tell(machine->opaque, machine->domain, NULL);
     }
@@ -143,26 +159,17 @@ static const char *string_in(struct json_object *object, const char *key)
     return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
 }
 
-int machine_look(struct machine *machine, struct qmp *qmp, enum machine_state *state, struct error *err)
+int machine_look(struct machine *machine, struct qmp *qmp, enum run_state *state, struct error *err)
 {
-    cleanup_json struct json_object *status = NULL, *migration = NULL;
-    int rc = qmp_command(qmp, "query-status", NULL, MACHINE_ANSWER_MS, &status, err);
-    if (rc == 0)
-        rc = qmp_command(qmp, "query-migrate", NULL, MACHINE_ANSWER_MS, &migration, err);
-    if (rc < 0)
-        return rc;
-    struct json_object *runs = NULL;
-    const char *word = string_in(status, "status");
-    json_object_object_get_ex(status, "running", &runs);
-    if (!word)
-        return qmp_give_up(qmp, EPROTO, "query-status gave no status", err);
-    enum machine_state found =
-        machine_state_of(word, json_object_get_boolean(runs), string_in(migration, "status"));
-    if (machine->guest_is_off && found != MACHINE_CRASHED)
-        found = MACHINE_SHUTTING_DOWN;
-    publish(machine, MACHINE_CONNECTED, found, NULL);
+    struct run_state_answer answer;
+    int rc = run_state_query(qmp, MACHINE_ANSWER_MS, &answer, err);
+    if (rc < 0) /* who answers this wrong answers everything wrong */
+        return qmp_is_dead(qmp) ? rc : qmp_give_up(qmp, -rc, err ? err->text : "it tells no state", NULL);
+    if (machine->guest_is_off && answer.state != RUN_STATE_CRASHED)
+        answer.state = RUN_STATE_SHUTTING_DOWN;
+    publish(machine, MACHINE_CONNECTED, answer.state, NULL);
     if (state)
-        *state = found;
+        *state = answer.state;
     return 0;
 }
 
@@ -229,7 +236,7 @@ static int drain(struct machine *machine, struct error *err)
     if (!ask && lost == qmp_events_lost(machine->qmp))
         return 0;
     if (machine->guest_is_off) { /* who asks it now would mostly be cut off */
-        publish(machine, MACHINE_CONNECTED, MACHINE_SHUTTING_DOWN, NULL);
+        publish(machine, MACHINE_CONNECTED, RUN_STATE_SHUTTING_DOWN, NULL);
         return 0;
     }
     return machine_look(machine, machine->qmp, NULL, err);
@@ -247,9 +254,11 @@ static bool is_stopping(struct machine *machine)
 
 static void rest(struct machine *machine, int qmp_socket, int timeout_ms)
 {
-    struct pollfd fds[] = {{.fd = machine->wake, .events = POLLIN}, {.fd = qmp_socket, .events = POLLIN}};
+    struct pollfd fds[] = {{.fd = machine->wake, .events = POLLIN},
+                           {.fd = qmp_socket, .events = POLLIN},
+                           {.fd = machine->guest ? machine->guest->process.pidfd : -1, .events = POLLIN}};
     uint64_t count;
-    poll(fds, 2, timeout_ms);
+    poll(fds, 3, timeout_ms);
     while (read(machine->wake, &count, sizeof count) < 0 && errno == EINTR)
         continue;
 }
@@ -259,7 +268,8 @@ static int dial(struct machine *machine, int *fd, struct error *err)
 {
     pthread_mutex_lock(&machine->lock);
     *fd = steal_fd(&machine->socket);
-    cleanup_free char *path = machine->monitor ? strdup(machine->monitor) : NULL;
+    const char *monitor = machine->guest ? machine->guest->monitor : machine->monitor;
+    cleanup_free char *path = monitor ? strdup(monitor) : NULL;
     pthread_mutex_unlock(&machine->lock);
     int rc = 0;
     if (*fd < 0)
@@ -337,52 +347,131 @@ static bool lend(struct machine *machine)
     return wanted;
 }
 
+/* ---- The end of a guest of ours ---- */
+
+static bool guest_has_ended(struct machine *machine, siginfo_t *status)
+{
+    return machine->guest && lasting_has_ended(&machine->guest->process, status);
+}
+
+/* Says why it ended, and returns whether that was a crash. */
+static bool explain_end(struct machine *machine, const siginfo_t *status, bool launching, char *text,
+                        size_t size)
+{
+    char said[ERROR_TEXT_MAX / 2];
+    guest_said(machine->guest, said, sizeof said);
+    const char *colon = *said ? ": " : "";
+    if (status->si_pid == 0)
+        snprintf(text, size, "its QEMU ended%s%s", colon, said);
+    else if (status->si_code == CLD_EXITED)
+        snprintf(text, size, "its QEMU ended with status %d%s%s", status->si_status, colon, said);
+    else
+        snprintf(text, size, "its QEMU was ended by signal %d%s%s", status->si_status, colon, said);
+    pthread_mutex_lock(&machine->lock);
+    bool expected = machine->end_expected;
+    pthread_mutex_unlock(&machine->lock);
+    bool in_order = machine->guest_is_off || expected || launching;
+    if (status->si_pid != 0)
+        return !in_order && (status->si_code != CLD_EXITED || status->si_status != 0);
+    return !in_order && access(machine->guest->monitor, F_OK) == 0; /* it would have removed that */
+}
+
+static void bury_guest(struct machine *machine, const siginfo_t *status, bool launching)
+{
+    char text[ERROR_TEXT_MAX];
+    bool crashed = explain_end(machine, status, launching, text, sizeof text);
+    bool problem = crashed || launching;
+    if (!machine->read_only)
+        guest_bury(machine->guest);
+    pthread_mutex_lock(&machine->lock);
+    struct guest *guest = steal_pointer(machine->guest);
+    pthread_mutex_unlock(&machine->lock);
+    guest_free(guest);
+    if (crashed)
+        log_warning("%s: %s", machine->name, text);
+    publish(machine, MACHINE_OFF, crashed ? RUN_STATE_CRASHED : RUN_STATE_SHUTOFF, problem ? text : NULL);
+}
+
+/* ---- The thread's life ---- */
+
 /* Until the connection is dead, or the machine is to stop. */
 static void serve(struct machine *machine, struct error *err)
 {
     while (!is_stopping(machine) && drain(machine, err) == 0)
-        if (!lend(machine))
+        if (!lend(machine)) {
             rest(machine, qmp_fd(machine->qmp), -1);
+            if (machine->guest && lasting_is_over(&machine->guest->process))
+                break;
+        }
+}
+
+/* There is nobody to connect to any more, where others ran it. */
+static void publish_gone(struct machine *machine, int code)
+{
+    /* One that ends in good order removes its socket. */
+    pthread_mutex_lock(&machine->lock);
+    bool expected = machine->end_expected;
+    pthread_mutex_unlock(&machine->lock);
+    bool crashed = machine->was_connected && !machine->guest_is_off && !expected && code == ECONNREFUSED;
+    publish(machine, MACHINE_OFF, crashed ? RUN_STATE_CRASHED : RUN_STATE_SHUTOFF,
+            crashed ? "its QEMU ended without being asked to" : NULL);
+}
+
+/* Tries to be connected, for as long as there is a QEMU. */
+static void keep_connected(struct machine *machine, bool launching)
+{
+    int retry = launching ? LAUNCH_RETRY_MS : RETRY_FIRST_MS;
+    int64_t patient_until = launching ? now_ms() + LAUNCH_MS : 0;
+    bool late = false;
+    siginfo_t status;
+    while (!is_stopping(machine)) {
+        struct error why = {0};
+        bool lost = false;
+        if (connect_to(machine, late, &why) == 0) {
+            late = launching = false;
+            serve(machine, &why);
+            disconnect(machine);
+            patient_until = now_ms() + ENDING_MS;
+            retry = RETRY_FIRST_MS;
+            lost = why.code != ETIMEDOUT;
+        }
+        if (is_stopping(machine))
+            return;
+        if (guest_has_ended(machine, &status)) {
+            bury_guest(machine, &status, launching);
+            return;
+        }
+        if (lost)
+            continue;
+        if (!machine->guest && (why.code == ENOENT || why.code == ECONNREFUSED)) {
+            publish_gone(machine, why.code);
+            return;
+        }
+        bool patient = now_ms() <= patient_until;
+        if (why.code == ETIMEDOUT || !patient) {
+            publish(machine, MACHINE_SILENT, RUN_STATE_SHUTOFF, why.text);
+            late = true;
+        }
+        rest(machine, -1, retry);
+        retry = retry * 2 < RETRY_MAX_MS ? retry * 2 : patient ? retry : RETRY_MAX_MS;
+        if (patient && retry > RETRY_FIRST_MS)
+            retry = RETRY_FIRST_MS;
+    }
 }
 
 static void *thread_run(void *opaque)
 {
     struct machine *machine = opaque;
-    int retry = RETRY_FIRST_MS;
-    int64_t patient_until = 0;
-    bool late = false;
-    while (!is_stopping(machine)) {
-        struct error why = {0};
-        int rc = connect_to(machine, late, &why);
-        if (rc == 0) {
-            late = false;
-            serve(machine, &why);
-            disconnect(machine);
-            patient_until = now_ms() + ENDING_MS;
-            retry = RETRY_FIRST_MS;
-            if (why.code != ETIMEDOUT)
-                continue;
-        }
-        if (is_stopping(machine))
-            break;
-        if (why.code == ENOENT || why.code == ECONNREFUSED) {
-            /* One that ends in good order removes its socket. */
-            bool crashed = machine->was_connected && !machine->guest_is_off && why.code == ECONNREFUSED;
-            publish(machine, MACHINE_OFF, crashed ? MACHINE_CRASHED : MACHINE_SHUTOFF,
-                    crashed ? "its QEMU ended without being asked to" : NULL);
-            break;
-        }
-        if (why.code == ETIMEDOUT || now_ms() > patient_until) {
-            publish(machine, MACHINE_SILENT, MACHINE_SHUTOFF, why.text);
-            late = true;
-        }
-        rest(machine, -1, retry);
-        retry = retry * 2 < RETRY_MAX_MS ? retry * 2 : RETRY_MAX_MS;
-    }
     pthread_mutex_lock(&machine->lock);
+    bool launching = machine->is_launching;
+    pthread_mutex_unlock(&machine->lock);
+    keep_connected(machine, launching);
+    pthread_mutex_lock(&machine->lock);
+    struct guest *guest = steal_pointer(machine->guest);
     machine->thread_state = THREAD_OVER;
     pthread_cond_broadcast(&machine->moved);
     pthread_mutex_unlock(&machine->lock);
+    guest_free(guest);
     return NULL;
 }
 
@@ -402,7 +491,7 @@ static void join(struct machine *machine)
 /* With the lock held. */
 static int start_thread_locked(struct machine *machine)
 {
-    machine->was_connected = machine->guest_is_off = false;
+    machine->was_connected = machine->guest_is_off = machine->end_expected = false;
     int code = pthread_create(&machine->thread, NULL, thread_run, machine);
     if (code == 0)
         machine->thread_state = THREAD_RUNS;
@@ -411,33 +500,77 @@ static int start_thread_locked(struct machine *machine)
 
 /* ---- Visits ---- */
 
+/* Has the thread take care of a QEMU that was found: a guest, or a socket that was connected. Both are taken
+ * over, also where nothing comes of it. */
+static bool take_care(struct machine *machine, struct guest *guest, int fd)
+{
+    pthread_mutex_lock(&machine->lock);
+    bool taken = machine->thread_state == THREAD_NONE && !machine->is_stopping;
+    if (taken) {
+        machine->guest = guest;
+        machine->socket = fd;
+        machine->report.contact = MACHINE_UNKNOWN;
+        taken = start_thread_locked(machine) == 0;
+        if (!taken) {
+            machine->guest = NULL;
+            machine->socket = -1;
+        }
+    }
+    pthread_mutex_unlock(&machine->lock);
+    if (taken)
+        return true;
+    guest_free(guest);
+    if (fd >= 0)
+        close(fd);
+    return false;
+}
+
+/* A guest that was started by a mount before this one, or beside a mount that only reads. */
+static bool visit_guest(struct machine *machine)
+{
+    struct guest *guest = NULL;
+    enum guest_trace trace = GUEST_NO_TRACE;
+    struct error why = {0};
+    if (!machine->directory)
+        return false;
+    int rc = guest_find(machine->directory, machine->read_only, &guest, &trace, &why);
+    if (rc == 0)
+        return take_care(machine, guest, -1);
+    if (rc != -ESRCH)
+        log_error("%s: %s", machine->name, why.text);
+    if (trace == GUEST_KILLED && !machine->read_only) {
+        publish(machine, MACHINE_OFF, RUN_STATE_CRASHED, "its QEMU ended while nobody looked");
+        return true;
+    }
+    return false;
+}
+
 void machine_visit(struct machine *machine)
 {
     join(machine);
     pthread_mutex_lock(&machine->lock);
-    bool idle = machine->thread_state == THREAD_NONE && !machine->is_stopping;
+    bool idle = machine->thread_state == THREAD_NONE && !machine->is_stopping && !machine->is_launching;
+    bool look = idle && (!machine->has_looked || machine->read_only);
+    bool is_ours = machine->guest;
+    machine->has_looked |= look;
     cleanup_free char *path = machine->monitor ? strdup(machine->monitor) : NULL;
-    const struct machine_report before = machine->report;
     pthread_mutex_unlock(&machine->lock);
-    if (!idle)
+    if (is_ours && machine->directory && !machine->read_only)
+        guest_shorten_log(machine->directory);
+    if (!idle || (look && visit_guest(machine)))
         return;
     struct error why = {.code = ENOENT};
-    cleanup_close int fd = -1;
+    int fd = -1;
     if (path && unix_socket_connect(path, machine->name, 0, &fd, &why) == 0) {
-        pthread_mutex_lock(&machine->lock);
-        if (machine->thread_state == THREAD_NONE && !machine->is_stopping) {
-            machine->socket = steal_fd(&fd);
-            machine->report.contact = MACHINE_UNKNOWN;
-            if (start_thread_locked(machine) < 0)
-                fd = steal_fd(&machine->socket);
-        }
-        pthread_mutex_unlock(&machine->lock);
+        take_care(machine, NULL, fd);
         return;
     }
+    struct machine_report before;
+    machine_report(machine, &before);
     if (why.code != ENOENT && why.code != ECONNREFUSED)
-        publish(machine, MACHINE_SILENT, MACHINE_SHUTOFF, why.text);
+        publish(machine, MACHINE_SILENT, RUN_STATE_SHUTOFF, why.text);
     else if (before.contact != MACHINE_OFF)
-        publish(machine, MACHINE_OFF, MACHINE_SHUTOFF, NULL);
+        publish(machine, MACHINE_OFF, RUN_STATE_SHUTOFF, NULL);
 }
 
 /* With the lock held. What waits in the connection fails, unless it is somebody's. */
@@ -494,7 +627,7 @@ static int refuse_locked(const struct machine *machine, struct error *err)
     return 0;
 }
 
-int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum machine_state *state,
+int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum run_state *state,
                    struct error *err)
 {
     struct timespec deadline = deadline_in(timeout_ms);
@@ -546,25 +679,154 @@ int machine_await_off(struct machine *machine, int timeout_ms, struct error *err
     return off ? 0 : error_set(err, ETIMEDOUT, "%s has not ended within %d ms", machine->name, timeout_ms);
 }
 
+/* ---- Starting and ending ---- */
+
+int machine_monitors(const struct machine *machine, char *monitors[3], struct error *err)
+{
+    if (!machine->directory)
+        return error_set(err, EOPNOTSUPP,
+                         "there is no private directory for the sockets of %s: set XDG_RUNTIME_DIR",
+                         machine->name);
+    return guest_monitors(machine->directory, monitors) < 0 ? error_set(err, ENOMEM, "out of memory") : 0;
+}
+
+void machine_expect_end(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->end_expected = true;
+    pthread_mutex_unlock(&machine->lock);
+}
+
+int machine_kill(struct machine *machine, struct error *err)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->end_expected = true;
+    bool is_ours = machine->guest;
+    int rc = is_ours ? lasting_signal(&machine->guest->process, SIGKILL) : 0;
+    pthread_mutex_unlock(&machine->lock);
+    if (!is_ours)
+        return error_set(err, EOPNOTSUPP, "the QEMU of %s was not started here", machine->name);
+    return rc < 0 && rc != -ESRCH
+               ? error_set(err, -rc, "the QEMU of %s can't be killed: %s", machine->name, strerror(-rc))
+               : 0;
+}
+
+/* Waits until it answers. */
+static int await_answer(struct machine *machine, machine_cancelled *cancelled, void *opaque,
+                        struct error *err)
+{
+    int64_t end = now_ms() + LAUNCH_MS;
+    struct machine_report report;
+    bool give_up = false, stopping = false;
+    pthread_mutex_lock(&machine->lock);
+    while (machine->report.contact != MACHINE_CONNECTED && machine->thread_state == THREAD_RUNS &&
+           !stopping && !give_up && now_ms() < end) {
+        struct timespec deadline = deadline_in(CANCEL_LOOK_MS);
+        pthread_cond_timedwait(&machine->moved, &machine->lock, &deadline);
+        stopping = machine->is_stopping;
+        pthread_mutex_unlock(&machine->lock);
+        give_up = cancelled && cancelled(opaque);
+        pthread_mutex_lock(&machine->lock);
+    }
+    report = machine->report;
+    pthread_mutex_unlock(&machine->lock);
+    if (report.contact == MACHINE_CONNECTED)
+        return 0;
+    if (give_up || stopping)
+        return error_set(err, EINTR, "it was cancelled, and its QEMU ended");
+    if (report.contact == MACHINE_OFF)
+        return error_set(err, qmp_errno(NULL, report.problem), "%s does not start: %s", machine->name,
+                         report.problem);
+    return error_set(err, ETIMEDOUT, "the QEMU of %s did not answer within %d s, and was ended: %s",
+                     machine->name, LAUNCH_MS / 1000, report.problem);
+}
+
+/* One that was begun, and is not wanted: nothing of it stays. */
+static void end_guest(const char *directory, struct guest *guest)
+{
+    struct pollfd ended = {.fd = guest->process.pidfd, .events = POLLIN};
+    siginfo_t status;
+    lasting_signal(&guest->process, SIGKILL);
+    if (poll(&ended, 1, KILL_MS) > 0 && lasting_has_ended(&guest->process, &status))
+        guest_bury(guest);
+    else
+        log_error("%s: its process %ld does not end", directory, (long)guest->process.pid);
+}
+
+static int launch(struct machine *machine, char *const *argv, const char *working,
+                  machine_cancelled *cancelled, void *opaque, struct error *err)
+{
+    struct guest *guest = NULL;
+    enum guest_trace trace;
+    int rc = guest_find(machine->directory, false, &guest, &trace, err);
+    if (rc == 0) {
+        take_care(machine, guest, -1);
+        return error_set(err, EBUSY, "%s is running", machine->name);
+    }
+    if (rc == -ESRCH)
+        rc = guest_start(machine->directory, (const char *const *)argv, working, &guest, err);
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&machine->lock);
+    bool stopping = machine->is_stopping;
+    machine->guest = stopping ? NULL : guest;
+    machine->report = (struct machine_report){.contact = MACHINE_UNKNOWN};
+    int code = stopping ? -EINTR : start_thread_locked(machine);
+    if (code < 0)
+        machine->guest = NULL;
+    pthread_mutex_unlock(&machine->lock);
+    if (code < 0) {
+        end_guest(machine->directory, guest);
+        guest_free(guest);
+        return error_set(err, -code, "%s can't be watched: %s", machine->name, strerror(-code));
+    }
+    rc = await_answer(machine, cancelled, opaque, err);
+    if (rc < 0 && machine_kill(machine, NULL) == 0)
+        machine_await_off(machine, KILL_MS, NULL);
+    return rc;
+}
+
+int machine_launch(struct machine *machine, char *const *argv, const char *working,
+                   machine_cancelled *cancelled, void *opaque, struct error *err)
+{
+    join(machine);
+    pthread_mutex_lock(&machine->lock);
+    bool busy = machine->thread_state != THREAD_NONE || machine->is_launching || machine->is_stopping;
+    if (!busy)
+        machine->is_launching = machine->has_looked = true;
+    pthread_mutex_unlock(&machine->lock);
+    if (busy)
+        return error_set(err, EBUSY, "%s is running", machine->name);
+    int rc = launch(machine, argv, working, cancelled, opaque, err);
+    pthread_mutex_lock(&machine->lock);
+    machine->is_launching = false;
+    pthread_mutex_unlock(&machine->lock);
+    return rc;
+}
+
 /* ---- Making and ending ---- */
 
-struct machine *machine_new(uint64_t domain, const char *name, machine_changed *changed, void *opaque)
+struct machine *machine_new(const struct machine_options *options)
 {
     struct machine *machine = calloc(1, sizeof *machine);
-    char *copy = strdup(name);
+    char *name = strdup(options->name);
+    char *directory = options->directory ? strdup(options->directory) : NULL;
     int wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (!machine || !copy || wake_fd < 0) {
+    if (!machine || !name || (options->directory && !directory) || wake_fd < 0) {
         free(machine);
-        free(copy);
+        free(name);
+        free(directory);
         if (wake_fd >= 0)
             close(wake_fd);
         return NULL;
     }
     machine->references = 1;
-    machine->domain = domain;
-    machine->name = copy;
-    machine->tell = changed;
-    machine->opaque = opaque;
+    machine->domain = options->domain;
+    machine->name = name;
+    machine->directory = directory;
+    machine->read_only = options->read_only;
+    machine->tell = options->changed;
+    machine->opaque = options->opaque;
     machine->wake = wake_fd;
     machine->socket = machine->cut = -1;
     pthread_mutex_init(&machine->lock, NULL);
@@ -598,6 +860,7 @@ void machine_unref(struct machine *machine)
     pthread_cond_destroy(&machine->moved);
     pthread_mutex_destroy(&machine->lock);
     free(machine->monitor);
+    free(machine->directory);
     free(machine->name);
     free(machine);
 }

@@ -19,7 +19,7 @@
 
 #include "base/error.h"
 #include "hypervisor/qmp.h"
-#include "machine/machine_state.h"
+#include "hypervisor/run_state.h"
 
 /* For the answer to a question about the state; what takes longer is no answer. */
 #define MACHINE_ANSWER_MS 5000
@@ -33,7 +33,7 @@ enum machine_contact {
 
 struct machine_report {
     enum machine_contact contact;
-    enum machine_state state;     /* MACHINE_OFF: shut off or crashed */
+    enum run_state state;         /* MACHINE_OFF: shut off or crashed */
     char problem[ERROR_TEXT_MAX]; /* why it does not answer, or crashed; empty: nothing to say */
 };
 
@@ -45,8 +45,17 @@ struct machine;
  */
 typedef void machine_changed(void *opaque, uint64_t domain, const char *line);
 
-/* One reference; NULL where memory ran out. */
-struct machine *machine_new(uint64_t domain, const char *name, machine_changed *changed, void *opaque);
+struct machine_options {
+    uint64_t domain; /* serial */
+    const char *name;
+    const char *directory; /* for a guest that we start (runtime.h); NULL: there is no place for it */
+    bool read_only; /* guests are another mount's: none is started, and what they left is not touched */
+    machine_changed *changed; /* may be NULL */
+    void *opaque;
+};
+
+/* One reference; strings are copied. NULL where memory ran out. */
+struct machine *machine_new(const struct machine_options *options);
 struct machine *machine_ref(struct machine *machine);
 
 /* The last one ends the thread and waits for it. Takes NULL. */
@@ -71,12 +80,34 @@ void machine_report(struct machine *machine, struct machine_report *report);
  * the QEMU is in by then is asked first; `state` may be NULL. Errors: ESRCH, there is no QEMU; ETIMEDOUT, it
  * does not answer, or somebody else had the connection for all of `timeout_ms`; ECONNRESET, it ended.
  */
-int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum machine_state *state,
+int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum run_state *state,
                    struct error *err);
 void machine_return(struct machine *machine, struct qmp *qmp);
 
 /* For who has borrowed: asks the state anew, and publishes it. Errors: as qmp_command. */
-int machine_look(struct machine *machine, struct qmp *qmp, enum machine_state *state, struct error *err);
+int machine_look(struct machine *machine, struct qmp *qmp, enum run_state *state, struct error *err);
+
+/* Called now and then while something is waited for; true: give up. */
+typedef bool machine_cancelled(void *opaque);
+
+/*
+ * Starts a QEMU with these arguments (launch.h), in the directory `working`, and waits until it answers. It
+ * is not ours to end, but by being asked to: it goes on when we end, and is found by the next of us. Errors:
+ * EBUSY, it runs already, or somebody else has its images; EINTR, cancelled; ETIMEDOUT, it never answered;
+ * what guest_start gives; else what it said before it ended, with the errno that this comes to. After an
+ * error it does not run.
+ */
+int machine_launch(struct machine *machine, char *const *argv, const char *working,
+                   machine_cancelled *cancelled, void *opaque, struct error *err);
+
+/* Where the sockets of a launch will be: guest_monitors. EOPNOTSUPP: there is no place for them. */
+int machine_monitors(const struct machine *machine, char *monitors[3], struct error *err);
+
+/* Its end, whatever it is, was asked for: it is no crash. */
+void machine_expect_end(struct machine *machine);
+
+/* Kills a QEMU that we started. EOPNOTSUPP: others did. Its end has to be waited for. */
+int machine_kill(struct machine *machine, struct error *err);
 
 /* Waits until there is no QEMU any more. ETIMEDOUT: there still is. */
 int machine_await_off(struct machine *machine, int timeout_ms, struct error *err);

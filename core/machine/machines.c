@@ -10,11 +10,14 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "machine/guest.h"
+#include "machine/runtime.h"
 
 #define VISIT_SECONDS 1
 
 struct machines {
     struct machines_options options;
+    struct runtime *runtime;
     pthread_mutex_t lock; /* protects what follows; a machine's may be taken with it held */
     pthread_cond_t wake;
     struct machine **list; /* by serial number of the domain; one reference each */
@@ -66,13 +69,20 @@ static void retire_locked(struct machines *machines, struct machine *machine)
     grown[machines->gone_count++] = machine;
 }
 
-/* The machine of the domain, which it had before or gets now; out of `old`, where it is NULL then. */
+/* The machine of the domain, which it had before or gets now: a reference. */
 static struct machine *take_locked(struct machines *machines, const struct domain *domain)
 {
     struct machine **old = find_locked(machines, domain->serial);
-    struct machine *machine = old && *old ? machine_ref(*old)
-                                          : machine_new(domain->serial, domain->name,
-                                                        machines->options.changed, machines->options.opaque);
+    cleanup_free char *directory = old ? NULL : runtime_guest(machines->runtime, domain->serial);
+    const struct machine_options options = {
+        .domain = domain->serial,
+        .name = domain->name,
+        .directory = directory,
+        .read_only = machines->options.read_only,
+        .changed = machines->options.changed,
+        .opaque = machines->options.opaque,
+    };
+    struct machine *machine = old ? machine_ref(*old) : machine_new(&options);
     if (machine && machine_set_monitor(machine, domain->qmp) < 0)
         log_error("%s: out of memory", domain->name);
     return machine;
@@ -148,19 +158,25 @@ static void *thread_run(void *opaque)
 
 /* ---- Making and ending ---- */
 
-struct machines *machines_new(const struct machines_options *options)
+int machines_new(const struct machines_options *options, struct machines **machines, struct error *err)
 {
-    struct machines *machines = calloc(1, sizeof *machines);
-    if (!machines)
-        return NULL;
-    machines->options = *options;
-    pthread_mutex_init(&machines->lock, NULL);
+    struct machines *made = calloc(1, sizeof *made);
+    if (!made)
+        return error_set(err, ENOMEM, "out of memory");
+    made->options = *options;
+    int rc = runtime_new(options->source, &made->runtime, err);
+    if (rc < 0) {
+        free(made);
+        return rc;
+    }
+    pthread_mutex_init(&made->lock, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&machines->wake, &attributes);
+    pthread_cond_init(&made->wake, &attributes);
     pthread_condattr_destroy(&attributes);
-    return machines;
+    *machines = made;
+    return 0;
 }
 
 int machines_start(struct machines *machines, struct error *err)
@@ -168,6 +184,9 @@ int machines_start(struct machines *machines, struct error *err)
     pthread_mutex_lock(&machines->lock);
     visit_all(machines);
     pthread_mutex_unlock(&machines->lock);
+    /* Of domains that are no more. */
+    if (!machines->options.read_only)
+        runtime_each(machines->runtime, guest_sweep);
     int code = pthread_create(&machines->thread, NULL, thread_run, machines);
     if (code)
         return error_set(err, code, "starting a thread: %s", strerror(code));
@@ -201,6 +220,7 @@ void machines_free(struct machines *machines)
         machine_unref(machines->gone[i]);
     free(machines->list);
     free(machines->gone);
+    runtime_free(machines->runtime);
     pthread_cond_destroy(&machines->wake);
     pthread_mutex_destroy(&machines->lock);
     free(machines);

@@ -16,12 +16,14 @@
 struct machines;
 
 struct machines_options {
+    const char *source;       /* absolute path; tells guests of one source from those of others */
+    bool read_only;           /* as in struct machine_options */
     machine_changed *changed; /* may be NULL */
     void *opaque;
 };
 
-/* NULL where memory ran out. No thread runs yet. */
-struct machines *machines_new(const struct machines_options *options);
+/* No thread runs yet. Errors: as runtime_new. */
+int machines_new(const struct machines_options *options, struct machines **machines, struct error *err);
 
 /* These are the domains now, borrowed for the call. Does not wait. */
 void machines_follow(struct machines *machines, struct domain *const *domains, size_t count);

@@ -211,3 +211,18 @@ const char *disk_choice_name(enum disk_choice choice)
     };
     return names[choice];
 }
+
+void power_command_done(struct power_command *command)
+{
+    free(command->snapshot);
+    *command = (struct power_command){0};
+}
+
+const char *power_verb_name(enum power_verb verb)
+{
+    static const char *const names[] = {
+        [POWER_START] = "start", [POWER_SHUTDOWN] = "shutdown", [POWER_DESTROY] = "destroy",
+        [POWER_PAUSE] = "pause", [POWER_RESUME] = "resume",     [POWER_RESET] = "reset",
+    };
+    return names[verb];
+}

@@ -70,6 +70,22 @@ struct clone_command {
     bool full;  /* copies, instead of overlays */
 };
 
+enum power_verb {
+    POWER_START,
+    POWER_SHUTDOWN, /* the guest is asked */
+    POWER_DESTROY,  /* at once, as if the plug was pulled */
+    POWER_PAUSE,
+    POWER_RESUME,
+    POWER_RESET,
+    POWER_VERB_COUNT,
+};
+
+struct power_command {
+    enum power_verb verb;
+    char *snapshot; /* POWER_START: from this one; NULL: from the present state */
+};
+
+void power_command_done(struct power_command *command);
 void create_command_done(struct create_command *command);
 void clone_command_done(struct clone_command *command);
 
@@ -94,5 +110,8 @@ int description_check(const char *description, size_t length, struct error *err)
 
 /* The words of the control file `delete`. Static. */
 const char *delete_kind_name(enum delete_kind kind);
+
+/* The words of the control file `power`. Static. */
+const char *power_verb_name(enum power_verb verb);
 
 const char *disk_choice_name(enum disk_choice choice);

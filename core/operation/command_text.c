@@ -373,6 +373,35 @@ int command_parse_clone(const char *bytes, size_t length, struct clone_command *
     return rc;
 }
 
+int command_parse_power(const char *bytes, size_t length, struct power_command *command, struct error *err)
+{
+    static const char right[] = "start, start SNAPSHOT, shutdown, destroy, pause, resume or reset";
+    cleanup_words struct command_words words = {0};
+    int rc = command_words_parse(bytes, length, &words, err);
+    if (rc < 0)
+        return rc;
+    if (words.count == 0)
+        return error_set(err, EINVAL, "nothing was said; what can be written is %s", right);
+    enum power_verb verb = POWER_START;
+    while (verb < POWER_VERB_COUNT && strcmp(words.words[0].text, power_verb_name(verb)) != 0)
+        verb++;
+    if (verb == POWER_VERB_COUNT)
+        return error_set(err, EINVAL, "\"%.60s\" is not known; what can be written is %s",
+                         words.words[0].text, right);
+    if (words.count > (verb == POWER_START ? 2 : 1))
+        return error_set(err, EINVAL, "too many words; what can be written is %s", right);
+    struct power_command parsed = {.verb = verb};
+    if (words.count == 2) {
+        const char *snapshot = words.words[1].text;
+        rc = snapshot_name_check(snapshot, strlen(snapshot), err);
+        if (rc == 0)
+            rc = set_string(&parsed.snapshot, snapshot, strlen(snapshot), err);
+    }
+    if (rc == 0)
+        *command = parsed;
+    return rc;
+}
+
 int command_parse_protected(const char *bytes, size_t length, bool *is_protected, struct error *err)
 {
     static const char right[] = "0 or 1";

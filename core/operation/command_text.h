@@ -34,6 +34,9 @@ int command_parse_delete(const char *bytes, size_t length, enum delete_kind *kin
 /* `clone`: NAME [full] */
 int command_parse_clone(const char *bytes, size_t length, struct clone_command *command, struct error *err);
 
+/* `power`: start [SNAPSHOT], shutdown, destroy, pause, resume or reset */
+int command_parse_power(const char *bytes, size_t length, struct power_command *command, struct error *err);
+
 /* `protected`: 0 or 1 */
 int command_parse_protected(const char *bytes, size_t length, bool *is_protected, struct error *err);
 

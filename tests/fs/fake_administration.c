@@ -99,6 +99,9 @@ void request_free(struct request *request)
     case REQUEST_DEFAULTS:
         free(request->defaults);
         break;
+    case REQUEST_POWER:
+        power_command_done(&request->power);
+        break;
     case REQUEST_DELETE:
     case REQUEST_REVERT:
     case REQUEST_PROTECT:

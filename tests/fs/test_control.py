@@ -311,7 +311,7 @@ def test_wrong_words():
             ("create", b'{"nam": 1}\n', "nam", errno.EINVAL),
             ("create", b"{" * 300000, "longer", errno.E2BIG),
             ("defaults", b"name\n", "no option", errno.EINVAL),
-            ("power", b"start\n", "starting and stopping", errno.EOPNOTSUPP),
+            ("power", b"begin\n", "shutdown", errno.EINVAL),
             ("snapshots/one/delete", b"everything\n", "children-only", errno.EINVAL),
             ("snapshots/one/revert", b"running paused\n", "two states", errno.EINVAL),
             ("snapshots/one/clone", b"\n", "name", errno.EINVAL),

@@ -2,16 +2,19 @@
 """Domains that run: their state as their QEMU tells it, starting them, and what is written to power."""
 
 import contextlib
+import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
 
 import checks
 import domains
-from checks import equal, need
-from mounted import Mounted, wait_for
+from administer import command, command_refused
+from checks import equal, fails_with, need
+from mounted import Mounted, new_room, run, wait_for
 
 QEMU = "qemu-system-x86_64"
 BARE = [QEMU, "-accel", "tcg", "-nodefaults", "-no-user-config", "-display", "none", "-M", "pc", "-m", "16"]
@@ -38,7 +41,8 @@ class Monitor:
                 return reply["return"]
 
     def close(self):
-        self.stream.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.stream.close()
         self.socket.close()
 
 
@@ -85,6 +89,13 @@ def wait_state(mount, wanted, domain="web1"):
     wait_for(lambda: state(mount, domain) == wanted, f"{domain} to be {wanted}, it is {state(mount, domain)}")
 
 
+def switches_off(mount, monitor, wanted):
+    """Does what ACPI's S5 does, which works once the firmware has set it up; true when `state` has seen it."""
+    with contextlib.suppress(OSError, ValueError):
+        monitor.command("human-monitor-command", command_line="o /w 0x604 0x2000")
+    return state(mount) == wanted
+
+
 def events(mount, domain="web1"):
     """The events of a domain, without their times."""
     return [line.split(" ", 1)[1] for line in mount.text(domain, "events").splitlines()]
@@ -129,7 +140,8 @@ def test_state_of_a_qemu_of_others():
             guest.process.wait()
             wait_state(mount, "shutoff")
         lines = [line for line in events(mount) if line.startswith("state: ")]
-        equal(lines[-2:], ["state: shutting-down", "state: shutoff"])
+        equal(lines[-1], "state: shutoff")
+        assert not any("crashed" in line for line in lines), lines
 
 
 def test_paused_from_the_start():
@@ -143,10 +155,9 @@ def test_paused_from_the_start():
 def test_a_guest_that_is_off():
     """A guest that switched itself off while its QEMU stays is shutting down"""
     need(QEMU)
-    with Watched() as mount, Guest(mount.qmp, "-no-shutdown", "-device", "isa-debug-exit") as guest:
+    with Watched() as mount, Guest(mount.qmp, "-no-shutdown") as guest:
         wait_state(mount, "running")
-        guest.command("human-monitor-command", command_line="o /w 0x604 0x2000")  # as ACPI's S5 does
-        wait_state(mount, "shutting-down")
+        wait_for(lambda: switches_off(mount, guest, "shutting-down"), "the guest to be off")
 
 
 def test_killed():
@@ -173,12 +184,6 @@ def test_panicked():
         guest.command("system_reset")
         guest.command("cont")
         wait_state(mount, "running")
-
-
-def took(function, *arguments):
-    begin = time.monotonic()
-    function(*arguments)
-    return time.monotonic() - begin
 
 
 @contextlib.contextmanager
@@ -245,6 +250,365 @@ def test_the_monitor_is_named_later():
         wait_state(mount, "paused")
         guest.command("quit")
         wait_state(mount, "shutoff")
+
+
+# ---- Started and stopped here ----
+
+
+class Launched(Mounted):
+    """Domain web1, whose definition has `launch`; whatever still runs at the end is killed."""
+
+    def __init__(self, *, launch=BARE, more=("-device", "virtio-blk-pci,drive=vda"), definition=None, **options):
+        super().__init__(**options)
+        domains.web1(self.source, launch=[*launch, *more], **(definition or {}))
+        self.disk = os.path.join(self.source, "web1.qcow2")
+
+    def processes(self):
+        """Process ids of the QEMUs that have something of this source open."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+                if words[0].endswith(QEMU.encode()) and any(self.source.encode() in word for word in words[1:]):
+                    found.append(int(pid))
+        return found
+
+    def monitor(self):
+        """The path of the second monitor of the one that runs."""
+        (pid,) = self.processes()
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            (path,) = [word.split(b"path=")[1] for word in file.read().split(b"\0") if b"monitor-2" in word]
+        return path.decode()
+
+    def __exit__(self, *reason):
+        try:
+            if self.process and self.processes():
+                power(self, "destroy")
+            for pid in self.processes():
+                os.kill(pid, signal.SIGKILL)
+        finally:
+            super().__exit__(*reason)
+
+
+def power(mount, words):
+    return command(mount, "web1", "power", words)
+
+
+def refused(code, mount, words, *said):
+    return command_refused(code, mount, "web1", "power", words, words=said)
+
+
+def test_launched():
+    """start, pause, resume, reset, shutdown and destroy of a domain that is launched; each refusal says why"""
+    need(QEMU)
+    with Launched() as mount:
+        equal(state(mount), "shutoff")
+        for words in ("shutdown", "destroy", "pause", "resume", "reset"):
+            refused(errno.EINVAL, mount, words, "not running")
+        refused(errno.EINVAL, mount, "begin", "shutdown")
+        refused(errno.EINVAL, mount, "pause now", "too many")
+        refused(errno.EOPNOTSUPP, mount, "start clean", "revert")
+        equal(power(mount, "start"), "started\n")
+        equal(state(mount), "running")
+        equal(len(mount.processes()), 1)
+        refused(errno.EBUSY, mount, "start", "running")
+        refused(errno.EINVAL, mount, "resume", "running")
+        power(mount, "pause")
+        equal(state(mount), "paused")
+        refused(errno.EINVAL, mount, "pause", "paused")
+        refused(errno.EBUSY, mount, "start", "paused")
+        power(mount, "resume")
+        equal(state(mount), "running")
+        power(mount, "reset")
+        assert "guest" in power(mount, "shutdown")
+        wait_for(lambda: any("asked to shut down" in line for line in events(mount)), "the event")
+        equal(state(mount), "running")  # it has no system that would listen
+        fails_with(errno.EBUSY, os.mkdir, mount.path("web1", "snapshots", "one"))
+        power(mount, "destroy")
+        equal(state(mount), "shutoff")
+        equal(mount.processes(), [])
+        os.mkdir(mount.path("web1", "snapshots", "one"))
+        for line in ("state: running", "state: paused", "state: shutoff", "was reset", "started"):
+            assert line in events(mount), (line, events(mount))
+        assert "Last: " in mount.text("web1", "power")
+
+
+def test_what_is_started():
+    """The chain that is active is spelled out: overlays made here, their formats, a raw disk below"""
+    need(QEMU)
+    devices = ("-device", "virtio-blk-pci,drive=vda,id=d0", "-device", "virtio-blk-pci,drive=vdb")
+    mount = Launched(more=devices)
+    domains.web1(mount.source, formats=("qcow2", "raw"), launch=[*BARE, *devices])
+    with mount:
+        for name in ("one", "two"):
+            command(mount, "web1", "create", f"{name} disk=vda:external disk=vdb:external")
+        active = {target: mount.text("web1", "disks", target, "layers").splitlines() for target in ("vda", "vdb")}
+        power(mount, "start")
+        monitor = Monitor(mount.monitor())
+        nodes = {node["node-name"]: node for node in monitor.command("query-named-block-nodes", flat=True)}
+        for target, layers in active.items():
+            equal(len(layers), 3)
+            for depth, path in enumerate(layers):
+                name = target if depth == 0 else f"{target}-{depth}"
+                equal(nodes[name + "-file"]["file"], path)
+                equal(nodes[name]["drv"], "raw" if path.endswith(".img") else "qcow2")
+                equal(nodes[name]["ro"], depth > 0)
+        said = monitor.command("human-monitor-command", command_line='qemu-io -d /machine/peripheral/d0/virtio-backend "write -P 77 0 64k"')
+        equal(said, "")
+        monitor.close()
+        power(mount, "destroy")
+        equal(domains.byte(mount), 77)
+        equal(domains.frozen_byte(mount, "two"), 1)
+
+
+def test_guests_outlive_the_daemon():
+    """A daemon that is killed, or unmounted, leaves the guest running; the next one finds it, and ends it"""
+    need(QEMU)
+    with Launched() as mount:
+        power(mount, "start")
+        (pid,) = mount.processes()
+        mount.kill()
+        subprocess.run(["umount", "--lazy", mount.mountpoint], check=True)
+        mount.mount()
+        wait_for(lambda: "state: running" in events(mount), "the guest to be found")
+        refused(errno.EBUSY, mount, "start", "running")
+        power(mount, "pause")
+        mount.remount()
+        wait_state(mount, "paused")
+        equal(mount.processes(), [pid])
+        power(mount, "destroy")
+        equal(mount.processes(), [])
+        equal(state(mount), "shutoff")
+        power(mount, "start")
+        assert mount.processes() not in ([], [pid])
+
+
+def test_ended_while_nobody_looked():
+    """A guest that was killed while no daemon ran has crashed; its number, when it is another's, is left alone"""
+    need(QEMU)
+    with Launched() as mount:
+        power(mount, "start")
+        (pid,) = mount.processes()
+        mount.kill()
+        subprocess.run(["umount", "--lazy", mount.mountpoint], check=True)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        mount.expected.append("ended while nobody looked")
+        mount.mount()
+        equal(state(mount), "crashed")
+        refused(errno.EINVAL, mount, "destroy", "not running")
+        power(mount, "start")
+        equal(state(mount), "running")
+
+
+def test_domain_that_went():
+    """A guest whose domain goes while it runs goes on; what it leaves is cleared away by a later mount"""
+    need(QEMU)
+    with Launched() as mount:
+        power(mount, "start")
+        room = os.path.dirname(mount.monitor())
+        definition = os.path.join(mount.source, "web1.json")
+        os.rename(definition, definition + ".away")
+        wait_for(lambda: not os.path.exists(mount.path("web1", "domain.json")) or '"definition": null' in mount.text("web1", "domain.json"), "the domain to go")
+        (pid,) = mount.processes()
+        mount.kill()
+        subprocess.run(["umount", "--lazy", mount.mountpoint], check=True)
+        mount.mount()
+        os.rename(definition + ".away", definition)
+        wait_for(lambda: "state: running" in events(mount), "the guest to be found again")
+        equal(mount.processes(), [pid])
+        os.rename(definition, definition + ".away")
+        wait_for(lambda: '"definition": null' in mount.text("web1", "domain.json"), "the domain to go")
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert os.path.exists(room)
+        mount.remount()
+        assert not os.path.exists(room)
+
+
+def test_number_of_another_process():
+    """What has the number of a guest that ended, and was started at another time, is not taken for it"""
+    need(QEMU)
+    with Launched() as mount:
+        power(mount, "start")
+        record = os.path.join(os.path.dirname(mount.monitor()), "record")
+        (pid,) = mount.processes()
+        mount.kill()
+        subprocess.run(["umount", "--lazy", mount.mountpoint], check=True)
+        with open(record, encoding="ascii") as file:
+            text = file.read()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        with subprocess.Popen(["sleep", "1000"]) as other:
+            with open(record, "w", encoding="ascii") as file:
+                file.write(text.replace(f"pid {pid}\n", f"pid {other.pid}\n"))
+            mount.mount()
+            equal(state(mount), "crashed")
+            refused(errno.EINVAL, mount, "destroy", "not running")
+            equal(other.poll(), None)
+            other.kill()
+
+
+def test_killed_guest_of_ours():
+    """A guest that is killed has crashed at once, and why stands in power; it can be started again"""
+    need(QEMU)
+    with Launched(expected=[r"ended by signal 9"]) as mount:
+        power(mount, "start")
+        for _ in range(3):
+            (pid,) = mount.processes()
+            os.kill(pid, signal.SIGKILL)
+            wait_state(mount, "crashed")
+            assert "signal 9" in mount.text("web1", "power"), mount.text("web1", "power")
+            assert any("signal 9" in line for line in events(mount))
+            power(mount, "start")
+            equal(state(mount), "running")
+            assert "signal 9" not in mount.text("web1", "power")
+
+
+def test_guest_that_ends_itself():
+    """A guest that switches itself off is shut off, and no crash"""
+    need(QEMU)
+    with Launched() as mount:
+        power(mount, "start")
+        monitor = Monitor(mount.monitor())
+        wait_for(lambda: switches_off(mount, monitor, "shutoff"), "the guest to be off")
+        monitor.close()
+        assert "Problem" not in mount.text("web1", "power")
+
+
+def test_launch_that_fails():
+    """What QEMU says before it ends is the reason, with its errno, and the next start works"""
+    need(QEMU)
+    for launch, more, code, word in (
+        ([*BARE], ("-device", "no-such-device,drive=vda"), (errno.EIO, errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP), "no-such-device"),
+        (["/nonexistent/qemu"], (), errno.ENOENT, "/nonexistent/qemu"),
+        (["false"], (), errno.EIO, "status 1"),
+        (["sh", "-c", "printf 'one\ntwo\033[1m\n' >&2; exit 3"], (), errno.EIO, "two"),
+        ([*BARE], ("-daemonize",), errno.EINVAL, "-daemonize"),
+    ):
+        with Launched(launch=launch, more=more) as mount:
+            line = refused(code, mount, "start", word)
+            assert "\033" not in line
+            equal(state(mount), "shutoff")
+            domains.web1(mount.source, launch=[*BARE, "-device", "virtio-blk-pci,drive=vda"])
+            wait_for(lambda: "started" in try_start(mount), "the right definition")
+            power(mount, "destroy")
+
+
+def try_start(mount):
+    try:
+        return power(mount, "start")
+    except OSError as error:
+        return str(error)
+
+
+def test_a_program_that_never_answers():
+    """A start that waits for a program that is no QEMU is given up when it is interrupted, or its job is cancelled"""
+    with Launched(launch=["sh", "-c", "exec sleep 1000"], more=()) as mount:
+        writer = subprocess.Popen(["sh", "-c", f"echo start > '{mount.path('web1', 'power')}'"], stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: os.listdir(mount.path("web1", "jobs")), "the job")
+        (job,) = os.listdir(mount.path("web1", "jobs"))
+        assert "start" in mount.text("web1", "jobs", job, "what")
+        time.sleep(0.3)  # so that mostly the program runs
+        os.listdir(mount.path("web1"))
+        with open(mount.path("web1", "jobs", job, "cancel"), "w", encoding="ascii") as file:
+            file.write("1")
+        writer.communicate()
+        assert writer.returncode != 0
+        assert "it was cancelled" in mount.text("web1", "last_error")
+        equal(state(mount), "shutoff")
+
+
+def test_images_in_use():
+    """A domain whose image somebody else has open is not started: EBUSY, and who that is"""
+    need(QEMU)
+    with Launched() as mount:
+        with Guest(os.path.join(mount.room, "other"), "-S", disk=mount.disk):
+            refused(errno.EBUSY, mount, "start", "qemu-system-x86_64 (process")
+        power(mount, "start")
+
+
+def test_start_and_snapshots_at_once():
+    """Starting and taking snapshots of one domain at once: one after the other, and the domain is whole"""
+    need(QEMU)
+    with Launched() as mount:
+        for turn in range(5):
+            commands = [f"mkdir '{mount.path('web1', 'snapshots', f's{turn}')}'", f"echo start > '{mount.path('web1', 'power')}'"]
+            processes = [subprocess.Popen(["sh", "-c", words], stderr=subprocess.DEVNULL) for words in commands]
+            results = [process.wait() for process in processes]
+            equal(results[1], 0)
+            equal(state(mount), "running")
+            power(mount, "destroy")
+            equal(results[0] == 0, f"s{turn}" in mount.snapshots("web1"))
+        run("qemu-img", "check", "-q", mount.disk)
+
+
+def test_stopped_qemu():
+    """A QEMU of ours that hangs: power waits for a while and says so, everything else goes on, destroy ends it"""
+    need(QEMU)
+    with Launched(expected=[r"does not answer"]) as mount:
+        power(mount, "start")
+        (pid,) = mount.processes()
+        os.kill(pid, signal.SIGSTOP)
+        refused(errno.ETIMEDOUT, mount, "pause", "was not answered")
+        wait_for(lambda: any("does not answer" in line for line in events(mount)), "the event")
+        equal(state(mount), "running")  # as its locks tell
+        refused(errno.ETIMEDOUT, mount, "pause")
+        refused(errno.EBUSY, mount, "start")
+        power(mount, "destroy")
+        equal(state(mount), "shutoff")
+        equal(mount.processes(), [])
+
+
+def test_who_may():
+    """power is for the user who mounted and root, whatever the modes say; a definition that is not trusted starts nothing"""
+    checks.need_root()
+    need("setpriv", QEMU)
+    with Launched(options="allow_other,control-mode=0666", expected=[r"not trusted"]) as mount:
+        as_user = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "sh", "-c"]
+        result = subprocess.run([*as_user, f"echo start > '{mount.path('web1', 'power')}'"], capture_output=True, text=True)
+        assert result.returncode != 0
+        assert "who mounted" in mount.text("web1", "last_error") and "EPERM" in mount.text("web1", "last_error")
+        os.chmod(os.path.join(mount.source, "web1.json"), 0o666)
+        wait_for(lambda: "not trusted" in mount.text("web1", "domain.json"), "the distrust")
+        refused(errno.EOPNOTSUPP, mount, "start", "trusted")
+        equal(mount.processes(), [])
+
+
+def test_mount_that_only_reads():
+    """A second mount, which only reads, sees the state of what the first one runs, and takes nothing from it"""
+    need(QEMU)
+    with Launched() as mount:
+        power(mount, "start")
+        with Mounted(source=mount.source, options="ro") as second:
+            wait_for(lambda: "state: running" in events(second), "the guest to be found")
+            power(mount, "pause")
+            wait_state(second, "paused")
+            fails_with(errno.EROFS, command, second, "web1", "power", "resume")
+            power(mount, "destroy")
+            wait_state(second, "shutoff")
+            power(mount, "start")
+            wait_for(lambda: events(second)[-1] == "state: running", "the next one")
+
+
+def test_qmp_beside_launch():
+    """Where the definition names the monitor as well, a launched QEMU has one there; one that others start is attached to"""
+    need(QEMU)
+    room = new_room()
+    with Launched(definition={"qmp": os.path.join(room, "qmp")}) as mount:
+        power(mount, "start")
+        monitor = Monitor(os.path.join(room, "qmp"))
+        equal(monitor.command("query-status")["status"], "running")
+        monitor.close()
+        power(mount, "destroy")
+        with Guest(os.path.join(room, "qmp"), "-S", disk=mount.disk):
+            wait_state(mount, "paused")
+            refused(errno.EBUSY, mount, "start", "paused")
+            power(mount, "resume")
+            equal(state(mount), "running")
+            power(mount, "destroy")
+            equal(state(mount), "shutoff")
+        power(mount, "start")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct create_command create = {0};
     struct revert_command revert = {0};
     struct clone_command clone = {0};
+    struct power_command power = {0};
     enum delete_kind kind = DELETE_ONE;
     bool is_protected = false;
     char *description = NULL;
@@ -73,6 +74,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_check((rc == 0) == (clone.name != NULL));
         fuzz_check(!clone.name || name_is_legal(clone.name, strlen(clone.name), NULL));
         break;
+    case 'w':
+        rc = command_parse_power(bytes, length, &power, &err);
+        fuzz_check(power.verb < POWER_VERB_COUNT);
+        fuzz_check(!power.snapshot || (power.verb == POWER_START &&
+                                       name_is_legal(power.snapshot, strlen(power.snapshot), NULL)));
+        break;
     case 'p':
         rc = command_parse_protected(bytes, length, &is_protected, &err);
         break;
@@ -88,6 +95,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_check((unsigned char)*at >= 0x20); /* it stands in a log, and on a terminal */
     create_command_done(&create);
     clone_command_done(&clone);
+    power_command_done(&power);
     free(description);
     return 0;
 }

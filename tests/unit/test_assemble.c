@@ -160,10 +160,26 @@ static void a_definition_makes_a_domain_of_its_disks(void **unused)
     assert_string_equal(domain->named_files[1], root->path);
     assert_null(domain->named_files[2]);
 
-    web->distrust = (char *)"others can write to it";
+    char *launch[] = {(char *)"qemu", (char *)"-S", NULL};
     web->definition.qmp = (char *)"/run/qmp";
+    web->definition.agent = (char *)"/run/agent";
+    web->definition.launch = launch;
     look();
-    assert_null(domain_named("web")->named_files);
+    domain = domain_named("web");
+    assert_string_equal(domain->qmp, "/run/qmp");
+    assert_string_equal(domain->agent, "/run/agent");
+    assert_string_equal(domain->launch[1], "-S");
+    assert_null(domain->launch[2]);
+    assert_true(domain->may_switch_files);
+
+    web->distrust = (char *)"others can write to it";
+    look();
+    domain = domain_named("web");
+    assert_null(domain->named_files);
+    assert_null(domain->qmp);
+    assert_null(domain->agent);
+    assert_null(domain->launch);
+    assert_false(domain->may_switch_files);
     assert_true(problem_has("web", "others can write to it"));
 }
 

@@ -115,6 +115,12 @@ PARSER(delete, enum delete_kind)
 PARSER(clone, struct clone_command)
 PARSER(description, char *)
 
+static int parse_power(const char *text, size_t length, struct error *err)
+{
+    struct power_command result;
+    return command_parse_power(text, length, &result, err);
+}
+
 static int parse_protected(const char *text, size_t length, struct error *err)
 {
     bool result = false;
@@ -347,6 +353,11 @@ static void the_small_files_take_their_words(void **state)
         {parse_clone, "web2 full full", EINVAL, "only \"full\""},
         {parse_clone, "a/b", EINVAL, "slash"},
         {parse_clone, long_name, ENAMETOOLONG, "at most 250"},
+        {parse_power, "", EINVAL, "shutdown"},
+        {parse_power, "begin", EINVAL, "shutdown"},
+        {parse_power, "pause now", EINVAL, "too many"},
+        {parse_power, "start a b", EINVAL, "too many"},
+        {parse_power, "start .a", EINVAL, ""},
         {parse_protected, "", EINVAL, "0 or 1"},
         {parse_protected, "yes", EINVAL, "0 or 1"},
         {parse_protected, "1 1", EINVAL, "0 or 1"},
