@@ -207,6 +207,31 @@ int change_add_content(struct change *change, uint64_t layer, uint64_t internal,
     return 0;
 }
 
+void change_forget_contents(struct change *change)
+{
+    for (size_t i = 0; i < change->content_count; i++)
+        state_frozen_done(&change->contents[i].record);
+    change->content_count = 0;
+    state_snapshot_done(&change->fresh);
+    change->fresh = (struct state_snapshot){0};
+}
+
+int change_save_next(struct change *change, struct error *err)
+{
+    struct state_domain *now = change->state, *next = NULL;
+    if (state_domain_copy(now, &next) < 0)
+        return out_of_memory(err);
+    change->state = next;
+    int r = change_follow_tree(change, err);
+    next->operation = change->operation;
+    if (r == 0)
+        r = store_save_next(change->administration->options.store, next, err);
+    change->has_next = r == 0;
+    change->state = now;
+    state_domain_free(next);
+    return r;
+}
+
 const char *change_layer_path(const struct change *change, uint64_t id)
 {
     const struct world_file *file = world_find_file(&change->world, id);
@@ -246,13 +271,11 @@ int change_commit(struct change *change, struct error *err)
 
 static void free_plan(struct change *change)
 {
-    for (size_t i = 0; i < change->content_count; i++)
-        state_frozen_done(&change->contents[i].record);
+    change_forget_contents(change);
     for (size_t i = 0; i < change->layer_count; i++)
         free(change->layers[i].path);
     free(change->contents);
     free(change->layers);
-    state_snapshot_done(&change->fresh);
     world_done(&change->world);
     state_domain_free(change->before);
     state_domain_free(change->state);

@@ -32,6 +32,8 @@ struct fresh_layer {
     bool is_made; /* by us */
 };
 
+struct running;
+
 struct change {
     struct administration *administration;
     struct work *work;
@@ -45,10 +47,13 @@ struct change {
     size_t content_count;
     struct fresh_layer *layers;
     size_t layer_count;
-    uint64_t serial;                   /* of the domain */
-    uint64_t operation;                /* serial */
+    const struct running *running; /* the QEMU that runs it, where a snapshot of that is taken; borrowed */
+    uint64_t serial;               /* of the domain */
+    uint64_t operation;            /* serial */
     struct journal_operation *journal; /* NULL while nothing is to be undone */
     bool is_held, is_committed;
+    bool has_next;             /* change_save_next was called */
+    bool is_beyond_undoing;    /* it has happened; only the state has to follow */
     bool images_are_untouched; /* what the journal says of internal snapshots was not begun */
 };
 
@@ -70,6 +75,15 @@ int change_find(const struct change *change, uint64_t serial, const struct snaps
 int change_add_layer(struct change *change, uint64_t id, const char *path, bool is_made, struct error *err);
 int change_add_content(struct change *change, uint64_t layer, uint64_t internal, struct state_frozen *record,
                        struct error *err);
+
+/* Forgets the contents that were told, and the attributes of a new snapshot, to tell them anew. */
+void change_forget_contents(struct change *change);
+
+/*
+ * What happens next can't be undone once it has happened: writes down the state that is to come, as the plan
+ * is now, for who has to complete it after a crash (undo_running.h). Errors: as store_save_next.
+ */
+int change_save_next(struct change *change, struct error *err);
 
 /* The path of a layer as the store keeps it, borrowed; NULL: there is no such layer. */
 const char *change_layer_path(const struct change *change, uint64_t id);

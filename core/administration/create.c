@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Taking a snapshot of an inactive domain.
+ * Taking a snapshot. Of an inactive domain; what an active one does otherwise is in create_running.c.
  *
  *     plan      which disks, in which way (operation/snapshot_choice.h); names; room
  *     make      overlays under temporary names, while images that get internal snapshots are being opened
@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "administration/change.h"
+#include "administration/creation.h"
 #include "administration/images.h"
 #include "administration/internals.h"
 #include "administration/made_up_name.h"
@@ -26,23 +27,11 @@
 #include "operation/snapshot_choice.h"
 #include "operation/tree_change.h"
 
-/* What it takes. */
-struct creation {
-    struct change change;
-    struct create_command command; /* with what `defaults` says */
-    struct snapshot_choice choice;
-    struct tree_part *parts;
-    size_t part_count;
-    struct overlays overlays;
-    struct internals internals;
-    struct undo_list undo;
-    uint64_t serial;
-};
-
 static void creation_done(struct creation *creation)
 {
     internals_done(&creation->internals);
     change_end(&creation->change);
+    running_end(&creation->running);
     overlays_done(&creation->overlays);
     snapshot_choice_done(&creation->choice);
     create_command_done(&creation->command);
@@ -120,16 +109,21 @@ static int choose(struct creation *creation, struct error *err)
         if (r < 0)
             return r;
     }
-    const struct choice_domain choice = {
-        .may_switch_files = domain->may_switch_files, .disks = disks, .disk_count = domain->disk_count};
+    bool is_active = running_is_active(&creation->running);
+    const struct choice_domain choice = {.is_active = is_active,
+                                         .has_agent = domain->agent,
+                                         .may_switch_files = domain->may_switch_files,
+                                         .disks = disks,
+                                         .disk_count = domain->disk_count};
     int r = snapshot_choose(&creation->command, &choice, &creation->choice, err);
     for (size_t i = 0; r == 0 && i < domain->disk_count; i++)
         if (creation->choice.disks[i].mirror)
-            r = error_set(
-                err, EOPNOTSUPP,
-                "disk %s can't be mirrored: a mirror follows what a running domain writes, and this "
-                "one is not running",
-                domain->disks[i].target);
+            r = error_set(err, EOPNOTSUPP, "disk %s can't be mirrored: %s", domain->disks[i].target,
+                          is_active ? "this version makes no mirrors"
+                                    : "a mirror follows what a running domain writes, and this one is not "
+                                      "running");
+    if (r == 0 && creation->choice.memory != MEMORY_NO)
+        r = error_set(err, EOPNOTSUPP, "this version saves no memory of running domains; add disk-only");
     return r;
 }
 
@@ -152,6 +146,18 @@ static int plan_tree(struct creation *creation, struct error *err)
                                false, creation->parts, creation->part_count, err);
 }
 
+static int find_nodes(struct creation *creation, struct error *err)
+{
+    const struct domain *domain = creation->change.domain;
+    int r = 0;
+    if (!running_is_active(&creation->running))
+        return 0;
+    for (size_t i = 0; r == 0 && i < domain->disk_count; i++)
+        if (creation->choice.disks[i].kind != DISK_NO)
+            r = running_add(&creation->running, &creation->change, &domain->disks[i], err);
+    return r < 0 ? r : running_find(&creation->running, err);
+}
+
 /* Images and overlays of the disks that are included. */
 static int plan_files(struct creation *creation, struct error *err)
 {
@@ -163,7 +169,8 @@ static int plan_files(struct creation *creation, struct error *err)
         const struct disk_part *part = &creation->choice.disks[i];
         const struct overlay_place place = {.path = part->path,
                                             .snapshot = creation->command.name,
-                                            .reuse = creation->command.reuse_external};
+                                            .reuse = creation->command.reuse_external,
+                                            .is_written = running_is_active(&creation->running)};
         if (part->kind == DISK_EXTERNAL)
             r = overlays_add(&creation->overlays, change, disk->active, disk->position,
                              tree_find_disk(change->tree, disk->position)->active, &place, err);
@@ -184,6 +191,8 @@ static const struct content *content_of(const struct creation *creation, unsigne
 
 static int note_contents(struct creation *creation, struct error *err)
 {
+    static char no_id[] = "";
+    static const struct internal_snapshot planned = {.id = no_id}; /* while it is not there yet */
     struct change *change = &creation->change;
     struct state_frozen record;
     int r = 0;
@@ -197,24 +206,39 @@ static int note_contents(struct creation *creation, struct error *err)
     for (size_t i = 0; r == 0 && i < creation->internals.count; i++) {
         const struct internal_image *image = &creation->internals.list[i];
         const struct content *content = content_of(creation, image->disk->position);
-        r = image_record_internal(change, image->disk->position, image->disk->active, image->made, &record,
-                                  err);
+        r = image_record_internal(change, image->disk->position, image->disk->active,
+                                  image->made ? image->made : &planned, &record, err);
         if (r == 0)
             r = change_add_content(change, content->layer, content->internal, &record, err);
     }
     return r;
 }
 
-static int note_snapshot(struct creation *creation, struct error *err)
+static enum snapshot_state state_of(const struct running *running)
+{
+    if (!running_is_active(running))
+        return SNAPSHOT_STATE_SHUTOFF;
+    return running->state == RUN_STATE_RUNNING ? SNAPSHOT_STATE_RUNNING : SNAPSHOT_STATE_PAUSED;
+}
+
+static enum consistency consistency_of(const struct creation *creation)
+{
+    if (!running_is_active(&creation->running))
+        return CONSISTENCY_CLEAN;
+    return creation->is_quiesced ? CONSISTENCY_QUIESCED : CONSISTENCY_CRASH;
+}
+
+int creation_note(struct creation *creation, struct error *err)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
+    change_forget_contents(&creation->change);
     creation->change.fresh = (struct state_snapshot){
         .serial = creation->serial,
         .created_sec = now.tv_sec,
         .created_nsec = (uint32_t)now.tv_nsec,
-        .state = SNAPSHOT_STATE_SHUTOFF,
-        .consistency = CONSISTENCY_CLEAN,
+        .state = state_of(&creation->running),
+        .consistency = consistency_of(creation),
     };
     const char *description = creation->command.description;
     if (description && !(creation->change.fresh.description = strdup(description)))
@@ -255,15 +279,20 @@ int carry_out_create(struct administration *administration, struct work *work, s
     if (r == 0)
         r = take_command(&creation, work->request, err);
     if (r == 0)
+        r = running_begin(&creation.change, &creation.running, err);
+    if (r == 0)
         r = choose(&creation, err);
     if (r == 0)
         r = plan_tree(&creation, err);
     if (r == 0)
+        r = find_nodes(&creation, err);
+    if (r == 0)
         r = plan_files(&creation, err);
     if (r == 0)
-        r = make(&creation, err);
+        r = running_is_active(&creation.running) ? creation_make_running(&creation, err)
+                                                 : make(&creation, err);
     if (r == 0)
-        r = note_snapshot(&creation, err);
+        r = creation_note(&creation, err);
     if (r == 0)
         r = change_follow_tree(&creation.change, err);
     if (r == 0)
@@ -272,7 +301,8 @@ int carry_out_create(struct administration *administration, struct work *work, s
         return r;
     administration_event(administration, work->request->domain, "created snapshot %s", creation.command.name);
     outcome->serial = creation.serial;
-    if (asprintf(&outcome->text, "created snapshot %s", creation.command.name) < 0)
+    const char *quiesced = creation.is_quiesced ? ", with its file systems frozen" : "";
+    if (asprintf(&outcome->text, "created snapshot %s%s", creation.command.name, quiesced) < 0)
         outcome->text = NULL;
     return 0;
 }

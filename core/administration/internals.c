@@ -91,7 +91,7 @@ void internals_note(const struct internals *internals, struct undo_list *list)
     }
 }
 
-static int find_made(struct internals *internals, struct error *err)
+int internals_find(struct internals *internals, struct error *err)
 {
     for (size_t i = 0; i < internals->count; i++) {
         struct internal_image *image = &internals->list[i];
@@ -129,7 +129,7 @@ int internals_snapshot(struct internals *internals, struct error *err)
     crash_point("snapshotted");
     /* They are in the files; what is left to be done does not need to be waited for. */
     stopped_images_begin_end(internals->images);
-    return find_made(internals, err);
+    return internals_find(internals, err);
 }
 
 void internals_done(struct internals *internals)

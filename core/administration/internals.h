@@ -46,5 +46,8 @@ void internals_note(const struct internals *internals, struct undo_list *list);
  */
 int internals_snapshot(struct internals *internals, struct error *err);
 
+/* Finds what somebody else has taken of these images. EIO where one is not there. */
+int internals_find(struct internals *internals, struct error *err);
+
 /* Waits until the images are closed. */
 void internals_done(struct internals *internals);

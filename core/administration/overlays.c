@@ -141,7 +141,7 @@ static int fill(struct overlays *overlays, struct change *change, struct overlay
                 const struct overlay_place *place, struct error *err)
 {
     int r = image_open(change, overlay->below, &overlay->below_fd, err);
-    if (r == 0)
+    if (r == 0 && !place->is_written)
         r = image_claim_take(overlay->below->path, overlay->below_fd, &overlay->claim, err);
     if (r == 0)
         r = open_directory(change, overlay, place->path ? place->path : overlay->below->path, err);
@@ -262,6 +262,23 @@ void overlays_note(const struct overlays *overlays, struct undo_list *list)
         if (file)
             undo_add_file(list, overlay->directory_path, overlay->temporary, overlay->final, file->device,
                           file->inode);
+    }
+}
+
+void overlays_note_identity(const struct overlays *overlays, struct undo_list *list)
+{
+    for (size_t i = 0; i < overlays->count; i++) {
+        const struct overlay *overlay = &overlays->list[i];
+        cleanup_free char *path = NULL;
+        struct stat file;
+        if (asprintf(&path, "%s/%s", overlay->directory_path, overlay->final) < 0) {
+            path = NULL;
+            list->failed = true;
+        } else if (fstat(overlay_fd(overlays, overlay), &file) == 0) {
+            undo_add_overlay(list, path, &file);
+        } else {
+            list->failed = true;
+        }
     }
 }
 

@@ -34,10 +34,11 @@ struct overlays {
 
 /* How an overlay is called. Both borrowed. */
 struct overlay_place {
-    const char *path;                         /* absolute, as a person gave it; NULL: */
-    const char *snapshot;                     /* beside what it is put on, called after this */
-    bool reuse;                               /* the file is there, and is used as it is */
-    bool copy;                                /* a copy of the content instead of an overlay */
+    const char *path;     /* absolute, as a person gave it; NULL: */
+    const char *snapshot; /* beside what it is put on, called after this */
+    bool reuse;           /* the file is there, and is used as it is */
+    bool copy;            /* a copy of the content instead of an overlay */
+    bool is_written;      /* `below` by the QEMU that runs the domain, which will be told to leave it */
     const struct internal_snapshot *internal; /* with `copy`: of this one */
 };
 
@@ -53,6 +54,9 @@ int overlays_add(struct overlays *overlays, struct change *change, const struct 
  * noted. */
 int overlays_make(struct overlays *overlays, struct error *err);
 void overlays_note(const struct overlays *overlays, struct undo_list *list);
+
+/* Notes how they are before any guest writes to them, also those that are reused. */
+void overlays_note_identity(const struct overlays *overlays, struct undo_list *list);
 
 /* Fills the copies. Errors: as qemu_img_copy; ENOSPC before anything is written. */
 int overlays_copy(struct overlays *overlays, struct change *change, struct error *err);

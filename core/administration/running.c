@@ -13,21 +13,34 @@
 /* For the answer to each command, and for somebody else to give the monitor back. */
 #define ANSWER_MS 20000
 
-static int refuse(enum machine_state state, struct error *err)
+static int refuse(enum run_state state, struct error *err)
 {
     switch (state) {
-    case MACHINE_SHUTTING_DOWN:
+    case RUN_STATE_SHUTTING_DOWN:
         return error_set(err, EBUSY, "the domain is shutting down");
-    case MACHINE_MIGRATING:
+    case RUN_STATE_MIGRATING:
         return error_set(err, EBUSY, "the domain is being migrated, saved or restored");
     default:
         return 0;
     }
 }
 
+/* Where it is found again by whoever comes after a crash. */
+static int find_monitor(const struct change *change, struct running *running, struct error *err)
+{
+    const char *told = change->domain->qmp;
+    char *monitors[3] = {NULL};
+    if (!told && machine_monitors(running->machine, monitors, NULL) == 0)
+        told = monitors[0];
+    running->monitor = strdup(told ? told : "");
+    for (char **monitor = monitors; *monitor; monitor++)
+        free(*monitor);
+    return running->monitor ? 0 : error_set(err, ENOMEM, "out of memory");
+}
+
 int running_begin(const struct change *change, struct running *running, struct error *err)
 {
-    *running = (struct running){.state = MACHINE_SHUTOFF};
+    *running = (struct running){.state = RUN_STATE_SHUTOFF};
     running->machine = machines_get(change->administration->options.machines, change->serial);
     if (!running->machine)
         return 0;
@@ -37,7 +50,8 @@ int running_begin(const struct change *change, struct running *running, struct e
     if (r < 0)
         return r;
     running->engine = (struct block_engine){.qmp = running->qmp, .timeout_ms = ANSWER_MS};
-    return refuse(running->state, err);
+    r = refuse(running->state, err);
+    return r < 0 ? r : find_monitor(change, running, err);
 }
 
 int running_add(struct running *running, const struct change *change, const struct disk *disk,
@@ -73,6 +87,7 @@ void running_end(struct running *running)
             close(running->disks[i].fd);
     running_disks_done(running->disks, running->disk_count);
     free(running->disks);
+    free(running->monitor);
     if (running->qmp)
         machine_return(running->machine, running->qmp);
     machine_unref(running->machine);

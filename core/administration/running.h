@@ -12,8 +12,9 @@
 struct running {
     struct machine *machine;
     struct qmp *qmp; /* NULL: the domain is not active */
-    enum machine_state state;
+    enum run_state state;
     struct block_engine engine;
+    char *monitor;              /* the path of its socket; "": not known */
     struct running_disk *disks; /* those that were added */
     size_t disk_count;
 };

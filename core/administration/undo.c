@@ -11,7 +11,9 @@
 
 #include "administration/change.h"
 #include "administration/reclaimer.h"
+#include "administration/running.h"
 #include "administration/undo_image.h"
+#include "administration/undo_running.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "base/log.h"
@@ -74,6 +76,24 @@ void undo_add_domain(struct undo_list *list, uint64_t domain)
     add(list, "domain", arguments, 1);
 }
 
+void undo_add_running(struct undo_list *list, const char *monitor, const char *agent)
+{
+    const struct journal_argument arguments[] = {{.string = monitor}, {.string = agent}};
+    add(list, "running", arguments, 2);
+}
+
+void undo_add_overlay(struct undo_list *list, const char *path, const struct stat *file)
+{
+    const struct journal_argument arguments[] = {
+        {.string = path},
+        {.number = file->st_ino},
+        {.number = (uint64_t)file->st_size},
+        {.number = (uint64_t)file->st_mtim.tv_sec},
+        {.number = (uint64_t)file->st_mtim.tv_nsec},
+    };
+    add(list, "overlay", arguments, 5);
+}
+
 void undo_list_done(struct undo_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {
@@ -132,11 +152,20 @@ static bool has_arguments(const struct journal_step *step, const char *kinds)
     return true;
 }
 
-static int undo_step(struct administration *administration, const struct journal_step *step,
-                     struct error *err)
+/* Where a QEMU has the image open, it does it. */
+static int undo_internal(const struct undo_running *running, const struct journal_argument *arguments,
+                         const struct qcow2_table_mark *mark, struct error *err)
+{
+    int r = undo_running_internal(running, arguments[0].string, arguments[1].string, err);
+    return r == -ENODEV ? undo_image_internal(arguments[0].string, arguments[1].string, mark, err) : r;
+}
+
+static int undo_step(struct administration *administration, const struct undo_running *running,
+                     const struct journal_step *step, struct error *err)
 {
     const struct journal_argument *arguments = step->arguments;
-    if (strcmp(step->type, "commit") == 0)
+    if (strcmp(step->type, "commit") == 0 || strcmp(step->type, "running") == 0 ||
+        strcmp(step->type, "overlay") == 0)
         return 0;
     if (strcmp(step->type, "file") == 0 && has_arguments(step, "sssnn"))
         return undo_file(arguments, err);
@@ -145,7 +174,7 @@ static int undo_step(struct administration *administration, const struct journal
     if (has_mark)
         mark = (struct qcow2_table_mark){arguments[2].number, arguments[3].number};
     if (strcmp(step->type, "internal") == 0 && (has_mark || has_arguments(step, "ss")))
-        return undo_image_internal(arguments[0].string, arguments[1].string, &mark, err);
+        return undo_internal(running, arguments, &mark, err);
     if (strcmp(step->type, "point") == 0 && (has_mark || has_arguments(step, "ss")))
         return undo_image_point(arguments[0].string, arguments[1].string, &mark, err);
     if (strcmp(step->type, "domain") == 0 && has_arguments(step, "n"))
@@ -153,14 +182,14 @@ static int undo_step(struct administration *administration, const struct journal
     return error_set(err, EINVAL, "the journal has a step of the unknown kind '%s'", step->type);
 }
 
-static int undo_all(struct administration *administration, const struct journal_record *record,
-                    bool images_are_untouched, struct error *err)
+static int undo_all(struct administration *administration, const struct undo_running *running,
+                    const struct journal_record *record, bool images_are_untouched, struct error *err)
 {
     int r = 0;
     for (size_t i = record->step_count; r == 0 && i-- > 0;) {
         if (images_are_untouched && strcmp(record->steps[i].type, "internal") == 0)
             continue;
-        r = undo_step(administration, &record->steps[i], err);
+        r = undo_step(administration, running, &record->steps[i], err);
         crash_point("undone");
     }
     return r;
@@ -215,33 +244,57 @@ static bool forget_held(struct administration *administration, uint64_t domain)
 
 /* ---- The end ---- */
 
+struct ending {
+    bool is_committed;
+    bool images_are_untouched;
+    const struct undo_running *running; /* NULL: it is reached where it is needed */
+};
+
+static int undo_reaching(struct administration *administration, const struct journal_record *record,
+                         const struct ending *ending, struct error *err)
+{
+    if (ending->running || !undo_is_running(record)) {
+        static const struct undo_running none = {0};
+        return undo_all(administration, ending->running ? ending->running : &none, record,
+                        ending->images_are_untouched, err);
+    }
+    struct undo_running running;
+    int r = undo_running_begin(administration, record, &running, err);
+    if (r == 0)
+        r = undo_all(administration, &running, record, ending->images_are_untouched, err);
+    undo_running_end(&running);
+    return r;
+}
+
 /* Each part of it can have been done already. */
 static int end_operation(struct administration *administration, struct journal_operation *operation,
-                         bool is_committed, bool images_are_untouched, struct error *err)
+                         const struct ending *ending, struct error *err)
 {
     const struct journal_record *record = journal_operation_record(operation);
     int r = 0;
-    if (is_committed) {
+    if (ending->is_committed) {
         r = journal_is_committed(record) ? 0 : journal_complete(operation, err);
     } else {
         r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, err);
         if (r == 0)
-            r = undo_all(administration, record, images_are_untouched, err);
+            r = undo_reaching(administration, record, ending, err);
     }
+    if (r == 0 && undo_is_running(record))
+        store_remove_next(administration->options.store, record->domain);
     crash_point("finishing");
     return r < 0 ? r : journal_finish(operation, err);
 }
 
 static bool settle(struct administration *administration, struct journal_operation *operation,
-                   bool is_committed, bool images_are_untouched)
+                   const struct ending *ending)
 {
     struct error why = {0};
-    if (end_operation(administration, operation, is_committed, images_are_untouched, &why) == 0)
+    if (end_operation(administration, operation, ending, &why) == 0)
         return true;
     const struct journal_record *record = journal_operation_record(operation);
     log_error("the operation '%s' of the domain with serial number %" PRIu64
               " could not be %s: %s; that is tried again, and until then the domain can't be changed",
-              record->kind, record->domain, is_committed ? "concluded" : "undone", why.text);
+              record->kind, record->domain, ending->is_committed ? "concluded" : "undone", why.text);
     reclaimer_wake(administration->reclaimer);
     return false;
 }
@@ -249,8 +302,54 @@ static bool settle(struct administration *administration, struct journal_operati
 bool undo_or_finish(struct change *change)
 {
     struct journal_operation *operation = steal_pointer(change->journal);
-    return !operation ||
-           settle(change->administration, operation, change->is_committed, change->images_are_untouched);
+    if (!operation)
+        return true;
+    if (change->is_beyond_undoing && !change->is_committed) {
+        log_error(
+            "the operation '%s' of %s has happened, or may have, and its result could not be saved; that is "
+            "tried again, and until then the domain can't be changed",
+            journal_operation_record(operation)->kind, change->domain->name);
+        reclaimer_wake(change->administration->reclaimer);
+        return false;
+    }
+    const struct undo_running running = {.qmp = change->running ? change->running->qmp : NULL};
+    const struct ending ending = {.is_committed = change->is_committed,
+                                  .images_are_untouched = change->images_are_untouched,
+                                  .running = &running};
+    return settle(change->administration, operation, &ending);
+}
+
+/* Of an operation on a running domain that has happened, the state follows. */
+static int complete(struct administration *administration, const struct journal_record *record,
+                    struct error *err)
+{
+    struct error why;
+    int r = undo_running_complete(administration, record, err);
+    if (r < 0 || !administration->catalog)
+        return r;
+    struct state_domain *state;
+    r = store_read(administration->options.store, record->domain, &state, err);
+    if (r < 0)
+        return r;
+    if (catalog_show(administration->catalog, state, NULL, &why) < 0)
+        log_warning("%s is not shown as it is yet: %s", state->name, why.text);
+    state_domain_free(state);
+    return 0;
+}
+
+/* Beyond undoing, though its state is not saved? Negative where that can't be told now. */
+static int has_run_on(struct administration *administration, const struct journal_record *record,
+                      struct error *err)
+{
+    if (!undo_is_running(record) || (record->is_concluded && record->code))
+        return 0;
+    struct undo_running running;
+    undo_running_thaw(record);
+    int r = undo_running_begin(administration, record, &running, err);
+    if (r == 0)
+        r = undo_running_has_happened(&running, record, err);
+    undo_running_end(&running);
+    return r;
 }
 
 int undo_again(struct administration *administration, uint64_t domain, struct error *err)
@@ -263,8 +362,15 @@ int undo_again(struct administration *administration, uint64_t domain, struct er
     int happened = is_committed ? 1 : has_happened(administration, record, err), r = happened;
     if (happened > 0 && !is_committed) /* it was told as failed, and what is in memory is the state before */
         r = error_set(err, EIO, "only the next mount can tell what has become of it");
+    if (happened == 0)
+        r = has_run_on(administration, record, err);
+    if (happened == 0 && r > 0) {
+        is_committed = true;
+        r = complete(administration, record, err);
+    }
+    const struct ending ending = {.is_committed = is_committed};
     if (r >= 0)
-        r = end_operation(administration, operation, is_committed, false, err);
+        r = end_operation(administration, operation, &ending, err);
     if (r < 0) {
         error_prefix(err, "the last operation of the domain is not %s yet",
                      is_committed ? "concluded" : "undone");
@@ -279,13 +385,26 @@ int undo_again(struct administration *administration, uint64_t domain, struct er
 
 /* ---- At start ---- */
 
+/* As has_happened, and what has to be completed is. */
+static int tell(struct administration *administration, const struct journal_record *record, struct error *err)
+{
+    int happened = has_happened(administration, record, err);
+    if (happened != 0)
+        return happened;
+    happened = has_run_on(administration, record, err);
+    if (happened <= 0)
+        return happened;
+    int r = complete(administration, record, err);
+    return r < 0 ? r : 1;
+}
+
 void undo_settle(struct administration *administration)
 {
     struct journal_operation *operation;
     for (size_t i = 0; (operation = journal_operation_at(administration->journal, i));) {
         const struct journal_record *record = journal_operation_record(operation);
         struct error why;
-        int happened = has_happened(administration, record, &why);
+        int happened = tell(administration, record, &why);
         if (happened < 0) {
             log_error("the operation '%s' of the domain with serial number %" PRIu64
                       " can't be settled, so that domain can't be changed: %s",
@@ -295,7 +414,8 @@ void undo_settle(struct administration *administration)
         }
         log_info("the operation '%s' of the domain with serial number %" PRIu64 " was interrupted: it is %s",
                  record->kind, record->domain, happened ? "concluded" : "undone");
-        settle(administration, operation, happened, false);
+        const struct ending ending = {.is_committed = happened};
+        settle(administration, operation, &ending);
         if (journal_operation_at(administration->journal, i) == operation)
             i++;
     }

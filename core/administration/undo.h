@@ -10,6 +10,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "administration/inside.h"
@@ -33,6 +34,14 @@ void undo_add_internal(struct undo_list *list, const char *path, const char *tag
 
 /* The image goes back to another internal snapshot; what it held is kept in the one of this tag. */
 void undo_add_point(struct undo_list *list, const char *path, const char *tag, int fd);
+
+/*
+ * The domain runs in the QEMU whose monitor this is, and the agent at the other path (empty: none) may have
+ * been told to freeze its file systems. It goes on in an overlay, which is as `file` says before it is
+ * written to.
+ */
+void undo_add_running(struct undo_list *list, const char *monitor, const char *agent);
+void undo_add_overlay(struct undo_list *list, const char *path, const struct stat *file);
 
 /* The state of a new domain. */
 void undo_add_domain(struct undo_list *list, uint64_t domain);

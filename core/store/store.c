@@ -534,6 +534,41 @@ int store_remove(struct store *store, uint64_t serial, struct error *err)
     return 0;
 }
 
+static void name_next(char name[32], uint64_t serial)
+{
+    snprintf(name, 32, "%" PRIu64 ".next", serial);
+}
+
+int store_save_next(struct store *store, const struct state_domain *state, struct error *err)
+{
+    int r = refuse_writing(store, state->serial, err);
+    if (r < 0)
+        return r;
+    cleanup_text struct text text = {0};
+    char name[32];
+    name_next(name, state->serial);
+    state_json_write(&text, state);
+    if (text.failed)
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    r = replace_file(store->domains, name, text.data, text.length, err);
+    return r < 0 ? (error_prefix(err, "%s/domains", store->path), r) : 0;
+}
+
+int store_read_next(struct store *store, uint64_t serial, struct state_domain **state, struct error *err)
+{
+    char name[32];
+    name_next(name, serial);
+    int r = read_state(store, name, serial, state, err);
+    return r < 0 ? (error_prefix(err, "%s/domains/%s", store->path, name), r) : 0;
+}
+
+void store_remove_next(struct store *store, uint64_t serial)
+{
+    char name[32];
+    name_next(name, serial);
+    unlinkat(store->domains, name, 0);
+}
+
 int store_next_serial(struct store *store, uint64_t *serial, struct error *err)
 {
     if (store->read_only)

@@ -169,6 +169,16 @@ int store_save_all(struct store *store, const struct state_domain *const *states
 int store_remove(struct store *store, uint64_t serial, struct error *err);
 
 /*
+ * A state that is to replace the domain's, kept beside it, durably, while something is under way that can't
+ * be undone once it has happened. Errors: as store_save; of store_read_next also ENOENT and as store_read.
+ */
+int store_save_next(struct store *store, const struct state_domain *state, struct error *err);
+int store_read_next(struct store *store, uint64_t serial, struct state_domain **state, struct error *err);
+
+/* Forgets it; not durably: who finds it again has to know that it is over. */
+void store_remove_next(struct store *store, uint64_t serial);
+
+/*
  * The next serial number, never given before, also not before a crash. Only in a writable store; errors as
  * store_save.
  */

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Taking a snapshot of a running domain: everything is made ready while it runs, and then its QEMU does it
+ * for all disks in one transaction. Where a disk goes on in another file afterwards, that can't be taken
+ * back: the state that follows is written down before, and whoever comes after a crash completes it
+ * (undo_running.h).
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "administration/creation.h"
+#include "administration/undo.h"
+#include "base/cleanup.h"
+#include "base/crash_point.h"
+#include "base/log.h"
+#include "hypervisor/block_overlay.h"
+#include "hypervisor/block_snapshot.h"
+#include "hypervisor/guest_agent.h"
+
+#define FREEZE_MS 10000 /* for all file systems; then it is given up */
+#define THAW_MS   5000
+
+/* The nodes of an overlay: no name is ever used twice in one QEMU. */
+struct names {
+    char node[32], file[32];
+};
+
+static void name_nodes(const struct creation *creation, const struct overlay *overlay, struct names *names)
+{
+    snprintf(names->node, sizeof names->node, "vs%" PRIu64 "-%u", creation->change.operation, overlay->disk);
+    snprintf(names->file, sizeof names->file, "vs%" PRIu64 "-%u-f", creation->change.operation,
+             overlay->disk);
+}
+
+static const char *target_of(const struct creation *creation, unsigned position)
+{
+    const struct domain *domain = creation->change.domain;
+    for (size_t i = 0; i < domain->disk_count; i++)
+        if (domain->disks[i].position == position)
+            return domain->disks[i].target;
+    return "";
+}
+
+/* ---- The overlays in its QEMU ---- */
+
+static int open_overlays(const struct creation *creation, size_t *opened, struct error *err)
+{
+    for (size_t i = 0; i < creation->overlays.count; i++) {
+        const struct overlay *overlay = &creation->overlays.list[i];
+        struct names names;
+        cleanup_free char *path = NULL;
+        name_nodes(creation, overlay, &names);
+        if (asprintf(&path, "%s/%s", overlay->directory_path, overlay->final) < 0)
+            return path = NULL, error_set(err, ENOMEM, "out of memory");
+        int r = block_overlay_open(&creation->running.engine, names.node, names.file, path, err);
+        if (r < 0)
+            return r;
+        *opened = i + 1;
+    }
+    crash_point("opened");
+    return 0;
+}
+
+/* What can't be closed stays open there, under names that nobody uses again. */
+static void close_overlays(const struct creation *creation, size_t opened)
+{
+    for (size_t i = 0; i < opened; i++) {
+        struct names names;
+        name_nodes(creation, &creation->overlays.list[i], &names);
+        block_overlay_close(&creation->running.engine, names.node, names.file, NULL);
+    }
+}
+
+/* ---- Frozen file systems ---- */
+
+/* `*agent` is set where they are frozen. */
+static int freeze(const struct creation *creation, struct guest_agent **agent, struct error *err)
+{
+    const struct domain *domain = creation->change.domain;
+    struct guest_agent *made = NULL;
+    struct error why;
+    int r = 0;
+    if (creation->choice.quiesce == QUIESCE_NO)
+        return 0;
+    if (creation->running.state != RUN_STATE_RUNNING)
+        r = error_set(&why, EOPNOTSUPP, "the domain is paused, so that its agent can't answer");
+    if (r == 0)
+        r = guest_agent_connect(domain->agent, domain->name, THAW_MS, &made, &why);
+    if (r == 0)
+        r = guest_agent_freeze(made, FREEZE_MS, NULL, &why);
+    if (r == 0) {
+        *agent = made;
+        crash_point("frozen");
+        return 0;
+    }
+    guest_agent_free(made);
+    if (creation->choice.quiesce == QUIESCE_REQUIRE)
+        return error_set(err, -r, "the guest's file systems can't be frozen: %s", why.text);
+    administration_event(creation->change.administration, domain->serial,
+                         "the file systems of %s are not frozen for the snapshot: %s", domain->name,
+                         why.text);
+    return 0;
+}
+
+/* Never fails the snapshot; over a new connection where the old one is of no use. */
+static void thaw(const struct creation *creation, struct guest_agent *agent)
+{
+    const struct domain *domain = creation->change.domain;
+    struct error why;
+    if (!agent)
+        return;
+    int r = guest_agent_thaw(agent, THAW_MS, NULL, &why);
+    guest_agent_free(agent);
+    agent = NULL;
+    if (r < 0)
+        r = guest_agent_connect(domain->agent, domain->name, THAW_MS, &agent, &why);
+    if (r == 0 && agent)
+        r = guest_agent_thaw(agent, THAW_MS, NULL, &why);
+    guest_agent_free(agent);
+    if (r < 0)
+        log_error("%s: its file systems may still be frozen: %s", domain->name, why.text);
+}
+
+/* ---- The instant ---- */
+
+static int take(struct creation *creation, struct error *err)
+{
+    const struct running *running = &creation->running;
+    size_t pairs = creation->overlays.count, internals = creation->internals.count;
+    cleanup_free struct names *names = calloc(pairs + 1, sizeof *names);
+    cleanup_free struct block_snapshot_pair *list = calloc(pairs + 1, sizeof *list);
+    cleanup_free const char **nodes = calloc(internals + 1, sizeof *nodes);
+    if (!names || !list || !nodes)
+        return error_set(err, ENOMEM, "out of memory");
+    for (size_t i = 0; i < pairs; i++) {
+        const struct overlay *overlay = &creation->overlays.list[i];
+        name_nodes(creation, overlay, &names[i]);
+        list[i] = (struct block_snapshot_pair){running_node(running, target_of(creation, overlay->disk)),
+                                               names[i].node};
+    }
+    for (size_t i = 0; i < internals; i++)
+        nodes[i] = running_node(running, creation->internals.list[i].disk->target);
+    const struct block_snapshot snapshot = {.tag = creation->internals.tag,
+                                            .nodes = nodes,
+                                            .node_count = internals,
+                                            .pairs = list,
+                                            .pair_count = pairs};
+    creation->change.images_are_untouched = false;
+    int r = block_snapshot_take(&running->engine, &snapshot, err);
+    if (r == -EEXIST)
+        creation->change.images_are_untouched = true; /* the tag is another program's */
+    /* Not answered: whether it has happened is asked of the QEMU that is there then. */
+    bool unknown = r < 0 && qmp_is_dead(running->qmp);
+    creation->change.is_beyond_undoing = pairs > 0 && (r == 0 || unknown);
+    if (r == 0)
+        crash_point("taken");
+    return r;
+}
+
+static int take_quiesced(struct creation *creation, struct error *err)
+{
+    struct guest_agent *agent = NULL;
+    int r = freeze(creation, &agent, err);
+    if (r < 0)
+        return r;
+    creation->is_quiesced = agent;
+    r = take(creation, err);
+    thaw(creation, agent);
+    return r;
+}
+
+/* ---- All of it ---- */
+
+/* The journal, and the state that is to come where it can't be undone. */
+static int write_down(struct creation *creation, struct error *err)
+{
+    struct change *change = &creation->change;
+    overlays_note(&creation->overlays, &creation->undo);
+    overlays_note_identity(&creation->overlays, &creation->undo);
+    internals_note(&creation->internals, &creation->undo);
+    undo_add_running(&creation->undo, creation->running.monitor,
+                     creation->choice.quiesce == QUIESCE_NO ? "" : change->domain->agent);
+    change->images_are_untouched = true;
+    change->running = &creation->running;
+    int r = undo_begin(change, "create", change->domain->serial, &creation->undo, err);
+    if (r == 0 && creation->overlays.count)
+        r = creation_note(creation, err);
+    if (r == 0 && creation->overlays.count)
+        r = change_save_next(change, err);
+    return r;
+}
+
+int creation_make_running(struct creation *creation, struct error *err)
+{
+    struct change *change = &creation->change;
+    size_t opened = 0;
+    int r = overlays_make(&creation->overlays, err);
+    if (r == 0 && work_is_cancelled(change->administration, change->work))
+        r = error_set(err, EINTR, "it was interrupted, and everything was undone");
+    if (r == 0)
+        r = write_down(creation, err);
+    if (r == 0)
+        r = overlays_publish(&creation->overlays, err);
+    if (r == 0)
+        r = open_overlays(creation, &opened, err);
+    if (r == 0 && creation->command.paused)
+        r = run_state_stop(creation->running.qmp, creation->running.engine.timeout_ms, err);
+    if (r == 0)
+        r = take_quiesced(creation, err);
+    if (r < 0 && !change->is_beyond_undoing)
+        close_overlays(creation, opened);
+    return r < 0 ? r : internals_find(&creation->internals, err);
+}

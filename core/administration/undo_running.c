@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See undo_running.h. */
+#include "administration/undo_running.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "administration/images.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "hypervisor/block_snapshot.h"
+#include "hypervisor/guest_agent.h"
+#include "hypervisor/image_locks.h"
+#include "hypervisor/running_disks.h"
+
+#define ANSWER_MS 5000
+
+/* ---- What the journal says ---- */
+
+static const struct journal_step *find_step(const struct journal_record *record, const char *type)
+{
+    for (size_t i = 0; i < record->step_count; i++)
+        if (strcmp(record->steps[i].type, type) == 0)
+            return &record->steps[i];
+    return NULL;
+}
+
+/* The step, if it has as many arguments, of which the first `strings` are strings: files rot. */
+static const struct journal_step *sound_step(const struct journal_record *record, const char *type,
+                                             size_t strings, size_t count)
+{
+    const struct journal_step *step = find_step(record, type);
+    if (!step || step->argument_count != count)
+        return NULL;
+    for (size_t i = 0; i < count; i++)
+        if ((step->arguments[i].string != NULL) != (i < strings))
+            return NULL;
+    return step;
+}
+
+/* ---- Its QEMU ---- */
+
+bool undo_is_running(const struct journal_record *record)
+{
+    return find_step(record, "running");
+}
+
+static int connect_by_path(const char *path, struct undo_running *running, struct error *err)
+{
+    int r = *path ? qmp_connect(path, "QEMU", ANSWER_MS, &running->qmp, err) : -ENOENT;
+    return r == -ENOENT || r == -ECONNREFUSED || r == -ECONNRESET ? 0 : r;
+}
+
+int undo_running_begin(struct administration *administration, const struct journal_record *record,
+                       struct undo_running *running, struct error *err)
+{
+    const struct journal_step *step = sound_step(record, "running", 2, 2);
+    *running = (struct undo_running){0};
+    running->machine = machines_get(administration->options.machines, record->domain);
+    if (!running->machine)
+        return step ? connect_by_path(step->arguments[0].string, running, err) : 0;
+    int r = machine_borrow(running->machine, ANSWER_MS, &running->qmp, NULL, err);
+    return r == -ESRCH ? 0 : r;
+}
+
+void undo_running_end(struct undo_running *running)
+{
+    if (running->machine && running->qmp)
+        machine_return(running->machine, running->qmp);
+    else
+        qmp_free(running->qmp);
+    machine_unref(running->machine);
+    *running = (struct undo_running){0};
+}
+
+void undo_running_thaw(const struct journal_record *record)
+{
+    const struct journal_step *step = sound_step(record, "running", 2, 2);
+    struct guest_agent *agent = NULL;
+    struct error why;
+    if (!step || !*step->arguments[1].string)
+        return;
+    int r = guest_agent_connect(step->arguments[1].string, "the guest agent", ANSWER_MS, &agent, &why);
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        return;
+    if (r == 0)
+        r = guest_agent_thaw(agent, ANSWER_MS, NULL, &why);
+    guest_agent_free(agent);
+    if (r < 0)
+        log_warning("the file systems of the domain with serial number %llu may still be frozen: %s",
+                    (unsigned long long)record->domain, why.text);
+}
+
+/* ---- Has it happened? ---- */
+
+/* 1: the QEMU's disk goes on in this file; 0: not. */
+static int stands_on_something(const struct block_nodes *nodes, const struct stat *overlay)
+{
+    for (size_t i = 0; i < nodes->count; i++) {
+        const struct block_node *node = &nodes->nodes[i];
+        cleanup_free char *path = running_disk_path(node->filename);
+        struct stat file;
+        if (node->depth > 0 && path && stat(path, &file) == 0 && file.st_dev == overlay->st_dev &&
+            file.st_ino == overlay->st_ino)
+            return 1;
+    }
+    return 0;
+}
+
+static int ask(const struct undo_running *running, const struct stat *overlay, struct error *err)
+{
+    const struct block_engine engine = {.qmp = running->qmp, .timeout_ms = ANSWER_MS};
+    struct block_nodes nodes;
+    int r = block_nodes_query(&engine, &nodes, err);
+    if (r < 0)
+        return r;
+    r = stands_on_something(&nodes, overlay);
+    block_nodes_done(&nodes);
+    return r;
+}
+
+/* One overlay tells for all: they came in one transaction. */
+int undo_running_has_happened(const struct undo_running *running, const struct journal_record *record,
+                              struct error *err)
+{
+    const struct journal_step *step = sound_step(record, "overlay", 1, 5);
+    struct stat now;
+    if (!step)
+        return 0;
+    const struct journal_argument *was = step->arguments;
+    if (lstat(was[0].string, &now) < 0)
+        return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", was[0].string);
+    if (now.st_ino != was[1].number)
+        return 0;
+    if (running->qmp)
+        return ask(running, &now, err);
+    return (uint64_t)now.st_size != was[2].number || (uint64_t)now.st_mtim.tv_sec != was[3].number ||
+           (uint64_t)now.st_mtim.tv_nsec != was[4].number;
+}
+
+/* ---- Completing ---- */
+
+/* What could not be known before it had happened: as what the layer was frozen. */
+static int fill_layer(const char *source, struct state_frozen *frozen, struct error *err)
+{
+    cleanup_free char *path = NULL;
+    struct stat file;
+    if (asprintf(&path, "%s%s%s", *frozen->layer == '/' ? "" : source, *frozen->layer == '/' ? "" : "/",
+                 frozen->layer) < 0)
+        return path = NULL, error_set(err, ENOMEM, "out of memory");
+    if (stat(path, &file) < 0)
+        return error_set(err, errno, "%s: %m", path);
+    frozen->layer_identity = file_identity_of(&file);
+    return 0;
+}
+
+static int fill_internal(const char *path, const char *tag, struct state_frozen *frozen, struct error *err)
+{
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return error_set(err, errno, "%s: %m", path);
+    const struct image_info *info;
+    int r = image_read_info(fd, path, &info, err);
+    if (r < 0)
+        return r;
+    const struct internal_snapshot *made = image_find_tag(info, tag);
+    char *id = made ? strdup(made->id) : NULL;
+    if (id) {
+        free(frozen->internal_id);
+        frozen->internal_id = id;
+        frozen->l1_table_offset = made->l1_table_offset;
+        frozen->date_sec = made->date_sec;
+        frozen->date_nsec = made->date_nsec;
+    }
+    image_info_unref(info);
+    return id ? 0 : error_set(err, EIO, "%s: the internal snapshot %s is not there", path, tag);
+}
+
+static bool is_path(const char *source, const char *stored, const char *path)
+{
+    size_t length = strlen(source);
+    return *stored == '/' ? strcmp(stored, path) == 0
+                          : strncmp(path, source, length) == 0 && path[length] == '/' &&
+                                strcmp(path + length + 1, stored) == 0;
+}
+
+static int fill(const char *source, const struct journal_record *record, struct state_frozen *frozen,
+                struct error *err)
+{
+    if (!frozen->internal)
+        return fill_layer(source, frozen, err);
+    for (size_t i = 0; i < record->step_count; i++) {
+        const struct journal_step *step = &record->steps[i];
+        if (strcmp(step->type, "internal") == 0 && step->argument_count >= 2 && step->arguments[0].string &&
+            step->arguments[1].string && is_path(source, frozen->layer, step->arguments[0].string))
+            return fill_internal(step->arguments[0].string, step->arguments[1].string, frozen, err);
+    }
+    return error_set(err, EINVAL, "the journal does not say which internal snapshot %s has got",
+                     frozen->layer);
+}
+
+int undo_running_complete(struct administration *administration, const struct journal_record *record,
+                          struct error *err)
+{
+    const char *source = locate_source(administration->options.locate);
+    struct state_domain *next;
+    int r = store_read_next(administration->options.store, record->domain, &next, err);
+    if (r == 0 && next->operation != record->serial)
+        r = error_set(err, EINVAL, "what was written down is another operation's");
+    /* The new snapshot is the one of the greatest number. */
+    struct state_snapshot *newest = NULL;
+    for (size_t i = 0; r == 0 && i < next->snapshot_count; i++)
+        if (!newest || next->snapshots[i].serial > newest->serial)
+            newest = &next->snapshots[i];
+    for (size_t i = 0; r == 0 && newest && i < newest->frozen_count; i++)
+        r = fill(source, record, &newest->frozen[i], err);
+    if (r == 0)
+        r = store_save(administration->options.store, next, err);
+    if (r == 0)
+        store_remove_next(administration->options.store, record->domain);
+    return r;
+}
+
+/* ---- Undoing in an image that is open there ---- */
+
+int undo_running_internal(const struct undo_running *running, const char *path, const char *tag,
+                          struct error *err)
+{
+    if (!running->qmp)
+        return -ENODEV;
+    const struct block_engine engine = {.qmp = running->qmp, .timeout_ms = ANSWER_MS};
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", path);
+    struct running_disk disk = {.target = "", .path = path, .fd = fd, .format = IMAGE_FORMAT_QCOW2};
+    struct error why;
+    int r = running_disks_find(&engine, &disk, 1, &why);
+    if (r == 0)
+        r = block_snapshot_delete(&engine, disk.node, NULL, tag, err);
+    else if (r != -ENODEV)
+        error_set(err, -r, "%s", why.text);
+    running_disks_done(&disk, 1);
+    return r == -ENOENT ? 0 : r;
+}

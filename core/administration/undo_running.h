@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Operations on running domains that were interrupted. A disk that goes on in another file can't be brought
+ * back: where that has happened the operation is completed, with the state that was written down before
+ * (change_save_next); where not, it is undone like others. Its QEMU knows which; where there is none any
+ * more, the overlays tell, which a guest has written to or not. Inside of undo.h.
+ */
+#pragma once
+
+#include "administration/inside.h"
+#include "machine/machine.h"
+#include "store/journal.h"
+
+/* The QEMU of the operation's domain, if there is one. */
+struct undo_running {
+    struct machine *machine; /* that lends `qmp`; NULL: it is a connection of our own */
+    struct qmp *qmp;         /* NULL: there is no QEMU */
+};
+
+/* Is it an operation on a running domain? */
+bool undo_is_running(const struct journal_record *record);
+
+/* Reaches the QEMU. Errors: ETIMEDOUT and others where there is one that does not answer. */
+int undo_running_begin(struct administration *administration, const struct journal_record *record,
+                       struct undo_running *running, struct error *err);
+void undo_running_end(struct undo_running *running);
+
+/* Thaws what the operation may have left frozen, as well as that can be done. */
+void undo_running_thaw(const struct journal_record *record);
+
+/* Has it happened beyond undoing? 1, 0; negative where that can't be told now. */
+int undo_running_has_happened(const struct undo_running *running, const struct journal_record *record,
+                              struct error *err);
+
+/* Replaces the state by the one that was to come. Errors: as store_read_next and store_save. */
+int undo_running_complete(struct administration *administration, const struct journal_record *record,
+                          struct error *err);
+
+/*
+ * Takes an internal snapshot out of an image that the QEMU has open. -ENODEV, without a text, where it has
+ * not, or there is none.
+ */
+int undo_running_internal(const struct undo_running *running, const char *path, const char *tag,
+                          struct error *err);
