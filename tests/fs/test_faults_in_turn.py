@@ -413,6 +413,11 @@ def settle(scene, fault, names):
     wait_for(lambda: not problem(scene.mount), "another look at what could not be read")
 
 
+def faults_of(name):
+    """Where nothing can be done any more, the guard of a revert can't be taken away again, and stays: that is told."""
+    return [fault for fault in all_faults() if not (fault.lasts and "guard" in name)]
+
+
 def all_faults():
     for kind, ways in WAYS.items():
         for way in ways:
@@ -443,7 +448,7 @@ def test_some():
         with Scene(random.choice(list(SCENES)), faults) as scene:
             for kind in random.sample(list(WAYS), 4):
                 number = count(scene, kind)
-                candidates = [fault for fault in all_faults() if fault.kind == kind]
+                candidates = [fault for fault in faults_of(scene.name) if fault.kind == kind]
                 for _ in range(3 if number else 0):
                     try_case(scene, random.choice(candidates), random.randrange(1, number + 1))
                     cases += 1
@@ -473,7 +478,7 @@ def test_all():
     failed = []
     faults = Faults()
     for name in SCENES:
-        wanted = [fault for fault in all_faults() if ONLY.search(f"{name}: {fault}")]
+        wanted = [fault for fault in faults_of(name) if ONLY.search(f"{name}: {fault}")]
         if wanted:
             with Scene(name, faults) as scene:
                 failed += all_of(scene, wanted)
