@@ -36,6 +36,7 @@ ONLY = re.compile(os.environ.get("VMSNAPFS_TEST_FAULTS_ONLY") or "")
 SIZE = 2 * make.MIB
 CASES_MAX = 2000  # of one fault in one operation: more often it comes to nothing of the kind
 NEVER = 1 << 30
+SOON = [kind for kind in WAYS if kind != "reads"]  # after a failed read, the next look may be a minute away
 LOGGED = [r"^vmsnapfs: (error|warning): "]
 
 # What a person may be told, by what has failed.
@@ -391,6 +392,8 @@ def judge(scene, fault, code, hits):
     if hits:
         settle(scene, fault, scene.names_after)
         scene.check(after, fault)
+    if fault.kind == "reads":  # what could not be looked at waits without a job
+        wait_for(lambda: scene.names_when_idle() == scene.names_after, "what is given back when all can be read again")
     equal(scene.names_when_idle(), scene.names_after, "files beside")
     if hits and scene.finds_background:
         scene.check(after, fault)
@@ -446,7 +449,7 @@ def test_some():
     cases = 0
     while cases == 0 or time.monotonic() < end:
         with Scene(random.choice(list(SCENES)), faults) as scene:
-            for kind in random.sample(list(WAYS), 4):
+            for kind in random.sample(SOON, 4):
                 number = count(scene, kind)
                 candidates = [fault for fault in faults_of(scene.name) if fault.kind == kind]
                 for _ in range(3 if number else 0):
