@@ -131,13 +131,14 @@ static int make_guard(struct administration *administration, struct work *work, 
     return r < 0 ? (error_prefix(err, "the guard could not be taken"), r) : 0;
 }
 
-static void drop_guard(struct administration *administration, struct work *work, uint64_t serial)
+static int drop_guard(struct administration *administration, struct work *work, uint64_t serial)
 {
     struct request request = {.kind = REQUEST_DELETE, .domain = work->request->domain, .snapshot = serial};
     struct work dropping = {.request = &request};
     struct outcome outcome = {0};
-    carry_out_delete(administration, &dropping, &outcome, &(struct error){0});
+    int r = carry_out_delete(administration, &dropping, &outcome, &(struct error){0});
     free(outcome.text);
+    return r;
 }
 
 int carry_out_revert(struct administration *administration, struct work *work, struct outcome *outcome,
@@ -150,8 +151,8 @@ int carry_out_revert(struct administration *administration, struct work *work, s
             return r;
     }
     int r = go_back(administration, work, outcome, err);
-    if (r < 0 && guard)
-        drop_guard(administration, work, guard);
+    if (r < 0 && guard && drop_guard(administration, work, guard) < 0)
+        error_prefix(err, "the guard stays, since it can't be deleted again");
     reclaimer_wake(administration->reclaimer);
     return r;
 }

@@ -36,6 +36,7 @@ ONLY = re.compile(os.environ.get("VMSNAPFS_TEST_FAULTS_ONLY") or "")
 SIZE = 2 * make.MIB
 CASES_MAX = 2000  # of one fault in one operation: more often it comes to nothing of the kind
 NEVER = 1 << 30
+SOON = [kind for kind in WAYS if kind != "reads"]  # after a failed read, the next look may be a minute away
 LOGGED = [r"^vmsnapfs: (error|warning): "]
 
 # What a person may be told, by what has failed.
@@ -391,6 +392,8 @@ def judge(scene, fault, code, hits):
     if hits:
         settle(scene, fault, scene.names_after)
         scene.check(after, fault)
+    if fault.kind == "reads":  # what could not be looked at waits without a job
+        wait_for(lambda: scene.names_when_idle() == scene.names_after, "what is given back when all can be read again")
     equal(scene.names_when_idle(), scene.names_after, "files beside")
     if hits and scene.finds_background:
         scene.check(after, fault)
@@ -411,6 +414,11 @@ def settle(scene, fault, names):
         scene.names_when_idle()
     wait_for(lambda: not journal_left(scene.mount), "the end of an operation that could not be ended")
     wait_for(lambda: not problem(scene.mount), "another look at what could not be read")
+
+
+def faults_of(name):
+    """Where nothing can be done any more, the guard of a revert can't be taken away again, and stays: that is told."""
+    return [fault for fault in all_faults() if not (fault.lasts and "guard" in name)]
 
 
 def all_faults():
@@ -441,9 +449,9 @@ def test_some():
     cases = 0
     while cases == 0 or time.monotonic() < end:
         with Scene(random.choice(list(SCENES)), faults) as scene:
-            for kind in random.sample(list(WAYS), 4):
+            for kind in random.sample(SOON, 4):
                 number = count(scene, kind)
-                candidates = [fault for fault in all_faults() if fault.kind == kind]
+                candidates = [fault for fault in faults_of(scene.name) if fault.kind == kind]
                 for _ in range(3 if number else 0):
                     try_case(scene, random.choice(candidates), random.randrange(1, number + 1))
                     cases += 1
@@ -473,7 +481,7 @@ def test_all():
     failed = []
     faults = Faults()
     for name in SCENES:
-        wanted = [fault for fault in all_faults() if ONLY.search(f"{name}: {fault}")]
+        wanted = [fault for fault in faults_of(name) if ONLY.search(f"{name}: {fault}")]
         if wanted:
             with Scene(name, faults) as scene:
                 failed += all_of(scene, wanted)
