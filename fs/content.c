@@ -35,7 +35,7 @@ static void render_help(const struct content_source *source, struct text *text)
         "Clone:        echo NEWDOMAIN > %s/DOMAIN/snapshots/NAME/clone\n"
         "Run:          echo start > %s/DOMAIN/power; also shutdown, destroy, pause, resume, reset\n"
         "Each of create, revert, delete and clone tells its words when it is read, and defaults what a bare\n"
-        "mkdir does. The domain must not be running. Who starts it asks DOMAIN/disks/TARGET/source first.\n"
+        "mkdir does. Whoever starts a domain asks DOMAIN/disks/TARGET/source first.\n"
         "\n"
         "Back up:      rsync -a --sparse %s/DOMAIN/snapshots/NAME/disks/ BACKUP/\n"
         "              tar -cSf BACKUP.tar -C %s/DOMAIN/snapshots/NAME disks\n"
