@@ -223,7 +223,7 @@ static enum snapshot_state state_of(const struct running *running)
 
 static enum consistency consistency_of(const struct creation *creation)
 {
-    if (!running_is_active(&creation->running))
+    if (!running_is_active(&creation->running) && !creation->running.has_crashed)
         return CONSISTENCY_CLEAN;
     return creation->is_quiesced ? CONSISTENCY_QUIESCED : CONSISTENCY_CRASH;
 }

@@ -45,8 +45,12 @@ int running_begin(const struct change *change, struct running *running, struct e
     if (!running->machine)
         return 0;
     int r = machine_borrow(running->machine, ANSWER_MS, &running->qmp, &running->state, err);
-    if (r == -ESRCH)
+    if (r == -ESRCH) {
+        struct machine_report report;
+        machine_report(running->machine, &report);
+        running->has_crashed = report.contact == MACHINE_OFF && report.state == RUN_STATE_CRASHED;
         return 0;
+    }
     if (r < 0)
         return r;
     running->engine = (struct block_engine){.qmp = running->qmp, .timeout_ms = ANSWER_MS};

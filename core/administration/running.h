@@ -11,7 +11,8 @@
 
 struct running {
     struct machine *machine;
-    struct qmp *qmp; /* NULL: the domain is not active */
+    struct qmp *qmp;  /* NULL: the domain is not active */
+    bool has_crashed; /* then: it ended without being asked to, and was not started since */
     enum run_state state;
     struct block_engine engine;
     char *monitor;              /* the path of its socket; "": not known */

@@ -466,6 +466,9 @@ def test_killed_guest_of_ours():
             wait_state(mount, "crashed")
             assert "signal 9" in mount.text("web1", "power"), mount.text("web1", "power")
             assert any("signal 9" in line for line in events(mount))
+            name = f"after-{pid}"
+            os.mkdir(mount.path("web1", "snapshots", name))
+            equal(mount.text("web1", "snapshots", name, "consistency"), "crash\n")
             power(mount, "start")
             equal(state(mount), "running")
             assert "signal 9" not in mount.text("web1", "power")
