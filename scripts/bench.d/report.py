@@ -28,6 +28,7 @@ TARGETS = {
     "P13": ("rmdir, lowest snapshot of an external chain / qemu-img commit: time", "<=", 0.05, ""),
     "P14": ("mkdir, external, many snapshots in the store / ten: time", "<=", 1.2, ""),
     "P15": ("99.9th percentile of a busy reader, administration / none: time", "<=", 2, ""),
+    "P18": ("mkdir, running, 2 disks, external / virsh snapshot-create-as --disk-only: time", "<=", 0.5, ""),
     "P20.raw": ("other page cache kept by a backup of a raw frozen disk", ">=", 0.9, ""),
     "P20.qcow2": ("other page cache kept by a backup of a qcow2 frozen disk", ">=", 0.9, ""),
     "P20.cpu": ("cpu of an idle mount of all domains", "<=", 0.5, "%"),
