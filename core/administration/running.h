@@ -22,7 +22,7 @@ struct running {
 
 /*
  * Asks whether it runs, and has its monitor until running_end. Errors: EBUSY while it is shutting down,
- * migrating, being saved or restored (X5); ETIMEDOUT where its QEMU does not answer.
+ * migrating, being saved or restored (X5); ETIMEDOUT where its QEMU does not answer, and has an image open.
  */
 int running_begin(const struct change *change, struct running *running, struct error *err);
 

@@ -15,7 +15,22 @@
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/run_state.h"
 
+#define LIVE_WITHOUT_KVM_MAJOR 9
+
 #define BANDWIDTH (INT64_C(1) << 40) /* a file or pipe takes it as fast as it can */
+
+static int ask_for_kvm(struct qmp *qmp, int timeout_ms, bool *enabled, struct error *err)
+{
+    cleanup_json struct json_object *reply = NULL;
+    int rc = qmp_command(qmp, "query-kvm", NULL, timeout_ms, &reply, err);
+    if (rc < 0)
+        return rc;
+    struct json_object *value = NULL;
+    if (json_object_is_type(reply, json_type_object))
+        json_object_object_get_ex(reply, "enabled", &value);
+    *enabled = json_object_is_type(value, json_type_boolean) && json_object_get_boolean(value);
+    return 0;
+}
 
 int memory_save_look(struct qmp *qmp, int timeout_ms, struct memory_save_before *before, struct error *err)
 {
@@ -31,15 +46,33 @@ int memory_save_look(struct qmp *qmp, int timeout_ms, struct memory_save_before 
     if (strcmp(answer.word, "postmigrate") == 0)
         return error_set(err, EBUSY, "the domain was migrated, and may run elsewhere");
     struct memory_save_before made = {.running = answer.running};
+    bool kvm = true;
+    if (qmp_version(qmp).major < LIVE_WITHOUT_KVM_MAJOR)
+        rc = ask_for_kvm(qmp, timeout_ms, &kvm, err);
+    if (rc < 0)
+        return rc;
+    made.loses_pages = !kvm;
     rc = migration_settings_query(qmp, timeout_ms, &made.settings, err);
     if (rc == 0)
         *before = made;
     return rc;
 }
 
+/* `state` is the one that it is in. */
+static int let_go_on(struct qmp *qmp, const char *state, int timeout_ms, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add_string(&arguments, "state", state);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_command(qmp, "migrate-continue", arguments, timeout_ms, NULL, err);
+}
+
 /*
  * Has a migration that is under way leave off, and waits for that. `*answer` is the state then. (QEMU says
- * that a migration is over, and only then makes an end of its "finish-migrate".)
+ * that a migration is over, and only then makes an end of its "finish-migrate". And one that is told to leave
+ * off at the very moment in which it begins to pause misses that (7.2), and pauses, until it is told to go
+ * on.)
  */
 static int leave_off(struct qmp *qmp, int timeout_ms, struct run_state_answer *answer, struct error *err)
 {
@@ -56,7 +89,9 @@ static int leave_off(struct qmp *qmp, int timeout_ms, struct run_state_answer *a
             return 0;
         if (deadline_left_ms(deadline) == 0)
             return qmp_give_up(qmp, ETIMEDOUT, "saving its memory does not come to its end", err);
-        if (under_way && status.phase != MIGRATION_CANCELLING)
+        if (status.phase == MIGRATION_CANCELLING)
+            let_go_on(qmp, "cancelling", timeout_ms, NULL);
+        else if (under_way)
             qmp_command(qmp, "migrate_cancel", NULL, timeout_ms, NULL, NULL);
         if (under_way)
             migration_await_change(qmp);
@@ -99,7 +134,7 @@ int memory_save_begin(struct qmp *qmp, const struct memory_save_spec *spec,
     struct error why = {0}, undone = {0};
     int rc = migration_settings_apply(qmp, &settings, spec->timeout_ms, &why);
     set = rc == 0;
-    if (rc == 0 && before->running && !spec->live) {
+    if (rc == 0 && before->running && (!spec->live || before->loses_pages)) {
         rc = run_state_stop(qmp, spec->timeout_ms, &why);
         stopped = rc == 0;
     }
@@ -192,11 +227,7 @@ int memory_save_copy(struct memory_save *save, const struct qmp_job_watch *watch
 
 int memory_save_finish(struct memory_save *save, const struct qmp_job_watch *watch, struct error *err)
 {
-    cleanup_json struct json_object *arguments = json_object_new_object();
-    qmp_add_string(&arguments, "state", "pre-switchover");
-    if (!arguments)
-        return error_set(err, ENOMEM, "out of memory");
-    int rc = qmp_command(save->qmp, "migrate-continue", arguments, watch->timeout_ms, NULL, err);
+    int rc = let_go_on(save->qmp, "pre-switchover", watch->timeout_ms, err);
     return rc < 0 ? rc : await_phase(save, MIGRATION_COMPLETED, watch, err);
 }
 

@@ -17,6 +17,10 @@
  * memory_save_finish so wholly that it answers nothing. So before cancelling, or where something ran into its
  * time, the caller closes the reading end, or reads on: QEMU then fails by itself.
  *
+ * QEMU before 9.0 without KVM does not see all pages that the guest changes while its memory is copied (its
+ * dirty bitmap and its translated code's idea of it part), and what it saves of one that runs crashes after
+ * a while. There it is always stopped first.
+ *
  * A domain that was stopped runs for an instant at the end: QEMU (7.2) gives one that was migrated its disks
  * back, and lets it be migrated again, only when it has run. What it writes then comes after the snapshot.
  *
@@ -35,6 +39,7 @@
 /* What was before, and is to be again: plain values, so that they can be kept for memory_save_recover. */
 struct memory_save_before {
     bool running;
+    bool loses_pages; /* what it changes while it is copied would be missing: it is never copied live */
     struct migration_settings settings;
 };
 
@@ -47,7 +52,7 @@ struct memory_save {
 
 struct memory_save_spec {
     int fd;    /* open for writing, blocking; a file is written from its offset on. Stays the caller's */
-    bool live; /* the guest runs on while most is copied; else it is stopped first */
+    bool live; /* the guest runs on while most is copied, where QEMU can; else it is stopped first */
     uint32_t passes_max; /* a live guest that changes its memory faster than it is copied is stopped after so
                           many passes over it; 0: MEMORY_SAVE_PASSES */
     int timeout_ms;      /* for the answer to each command */

@@ -202,7 +202,7 @@ int qmp_errno(const char *class_name, const char *text)
         {"Parameter ", EINVAL},
         {"Name is empty", EINVAL},
         {"have different sizes", EINVAL},
-        {"is required", EINVAL},
+        {"device is required", EINVAL},
     };
     for (size_t i = 0; class_name && i < sizeof classes / sizeof *classes; i++)
         if (strcmp(class_name, classes[i].name) == 0)

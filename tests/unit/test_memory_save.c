@@ -477,6 +477,11 @@ static struct {
     enum failure failure;
     const char *word, *migration;
     bool events, pause, has_fd, ran;
+    bool kvm;
+    bool missed_it;  /* it pauses, and does not know that it was cancelled */
+    bool restless;   /* its memory is never in step while it runs */
+    int passes;      /* over it */
+    bool began_live; /* it ran when its migration was begun */
     long long bandwidth;
 } fake;
 
@@ -486,6 +491,7 @@ static void fake_reset(bool running)
     fake.fail_at = -1;
     fake.word = running ? "running" : "paused";
     fake.migration = "none";
+    fake.kvm = true;
     fake.bandwidth = 128 << 20;
 }
 
@@ -505,11 +511,13 @@ static void fake_pass_time(void)
 {
     if (is(fake.migration, "setup")) {
         fake.migration = "active";
+    } else if (is(fake.migration, "active") && fake.restless && is(fake.word, "running")) {
+        fake.passes++;
     } else if (is(fake.migration, "active")) {
         fake.ran = is(fake.word, "running");
         fake.word = fake.pause ? "finish-migrate" : "postmigrate";
         fake.migration = fake.pause ? "pre-switchover" : "completed";
-    } else if (is(fake.migration, "cancelling")) {
+    } else if (is(fake.migration, "cancelling") && !fake.missed_it) {
         fake.migration = "cancelled";
         if (is(fake.word, "finish-migrate"))
             fake.word = fake.ran ? "running" : "postmigrate";
@@ -525,7 +533,11 @@ static bool fake_do(const struct monitor *monitor, const char *command, char *an
                  is(fake.word, "running") ? "true" : "false");
     } else if (is(command, "query-migrate")) {
         fake_pass_time();
-        snprintf(answer, size, "\"return\": {\"status\": \"%s\"}", fake.migration);
+        snprintf(answer, size, "\"return\": {\"status\": \"%s\", \"ram\": {\"dirty-sync-count\": %d}}",
+                 fake.migration, fake.passes);
+    } else if (is(command, "query-kvm")) {
+        snprintf(answer, size, "\"return\": {\"enabled\": %s, \"present\": true}",
+                 fake.kvm ? "true" : "false");
     } else if (is(command, "query-migrate-capabilities")) {
         snprintf(
             answer, size,
@@ -551,6 +563,10 @@ static bool fake_do(const struct monitor *monitor, const char *command, char *an
             return false;
         fake.has_fd = false;
         fake.migration = "setup";
+        fake.began_live = is(fake.word, "running");
+    } else if (is(command, "migrate-continue") && strstr(monitor->heard, "\"cancelling\"")) {
+        fake.missed_it = false;
+        return is(fake.migration, "cancelling");
     } else if (is(command, "migrate-continue")) {
         if (!is(fake.migration, "pre-switchover"))
             return false;
@@ -653,6 +669,7 @@ static void fail_at_each_command(bool running, bool live, bool give_up)
             struct qmp *client = connect_to_fake();
             must(memory_save_look(client, LONG_MS, &before, &why));
             assert_int_equal(before.running, running);
+            assert_false(before.loses_pages);
             fake.fail_at = at;
             fake.failure = failure;
             enum stage stage = LOOKED;
@@ -689,6 +706,50 @@ static void fail_at_each_command(bool running, bool live, bool give_up)
     }
 }
 
+/* Without KVM QEMU loses what a guest changes meanwhile. */
+static void test_when_it_is_copied_live(void **state)
+{
+    for (int kvm = 0; kvm < 2; kvm++) {
+        for (int live = 0; live < 2; live++) {
+            fake_reset(true);
+            fake.kvm = kvm;
+            struct qmp *client = connect_to_fake();
+            must(memory_save_look(client, LONG_MS, &before, &why));
+            enum stage stage;
+            must(save_all(client, live, LONG_MS, false, &stage));
+            assert_int_equal(fake.began_live, kvm && live);
+            assert_fake_is_as_before(true);
+            disconnect(client);
+        }
+    }
+}
+
+static void test_a_cancellation_that_is_missed(void **state)
+{
+    fake_reset(true);
+    fake.missed_it = true;
+    struct qmp *client = connect_to_fake();
+    must(memory_save_look(client, LONG_MS, &before, &why));
+    enum stage stage;
+    must(save_all(client, true, LONG_MS, true, &stage));
+    assert_fake_is_as_before(true);
+    disconnect(client);
+}
+
+static void test_a_guest_that_outruns_the_copying(void **state)
+{
+    fake_reset(true);
+    fake.restless = true;
+    struct qmp *client = connect_to_fake();
+    must(memory_save_look(client, LONG_MS, &before, &why));
+    enum stage stage;
+    must(save_all(client, true, LONG_MS, false, &stage));
+    assert_true(fake.began_live);
+    assert_int_equal(fake.passes, MEMORY_SAVE_PASSES + 1);
+    assert_fake_is_as_before(true);
+    disconnect(client);
+}
+
 static void test_failures_at_each_command(void **state)
 {
     for (int bits = 0; bits < 8; bits++)
@@ -711,6 +772,9 @@ int main(void)
         cmocka_unit_test(test_loading_what_is_damaged),
         cmocka_unit_test(test_loading_where_none_is_waited_for),
         cmocka_unit_test(test_loading_from_a_pipe),
+        cmocka_unit_test(test_when_it_is_copied_live),
+        cmocka_unit_test(test_a_cancellation_that_is_missed),
+        cmocka_unit_test(test_a_guest_that_outruns_the_copying),
         cmocka_unit_test(test_failures_at_each_command),
     };
     int skip = folder_make();
