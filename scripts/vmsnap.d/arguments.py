@@ -9,6 +9,8 @@ import check
 import release
 import show
 
+POWER_WORDS = ("start", "shutdown", "destroy", "pause", "resume", "reset")
+
 EPILOG = """\
 Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.
 `vmsnap VERB --help` has examples. The files behind the verbs: vmsnapfs(8)."""
@@ -23,7 +25,7 @@ def parse(words=None):
     )
     parser.add_argument("-m", "--mount", metavar="MOUNT", help="the mount point, where there are several")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (add_list, add_tree, add_create, add_revert, add_delete, add_clone, add_backup, add_restore, add_jobs, add_check, add_release):
+    for add in (add_list, add_tree, add_create, add_revert, add_delete, add_clone, add_power, add_backup, add_restore, add_jobs, add_check, add_release):
         add(verbs)
     add_complete(verbs)
     options = parser.parse_args(words)
@@ -104,6 +106,13 @@ def add_clone(verbs):
     parser.add_argument("snapshot", metavar="SNAPSHOT")
     parser.add_argument("name", metavar="NAME", help="of the new domain")
     parser.add_argument("--full", action="store_true", help="copy everything")
+
+
+def add_power(verbs):
+    examples = ("power web1 start", "power web1 shutdown          the guest is asked, and may take its time")
+    parser = verb(verbs, "power", change.power, "start a domain, stop it, or have it stand still", examples)
+    parser.add_argument("domain", metavar="DOMAIN")
+    parser.add_argument("word", metavar="WORD", choices=POWER_WORDS, help=", ".join(POWER_WORDS))
 
 
 def add_backup(verbs):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Verbs that change snapshots: create, revert, delete and clone."""
+"""Verbs that change snapshots, create, revert, delete and clone; and power, which changes what the domain does."""
 
 import os
 
@@ -63,4 +63,11 @@ def clone(options):
     domain.snapshot_path(options.snapshot)
     said = domain.write(f"snapshots/{options.snapshot}/clone", quoted(options.name) + (" full" if options.full else ""))
     print(said or options.name)
+    return 0
+
+
+def power(options):
+    domain = find_mount(options.mount).domain(options.domain)
+    said = domain.write("power", options.word)
+    print(said or options.word)
     return 0

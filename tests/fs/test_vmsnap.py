@@ -39,9 +39,9 @@ def foreign(source):
 def test_usage():
     """Wrong usage is status 2; --help of every verb has examples"""
     with Mounted(foreign) as mount:
-        for words in ((), ("frobnicate",), ("list", "--wrong"), ("revert", "web1"), ("delete", "web1"), ("backup", "web1"), ("backup", "web1", "a", "b", "c"), ("restore", "web1", "vda")):
+        for words in ((), ("frobnicate",), ("list", "--wrong"), ("revert", "web1"), ("delete", "web1"), ("backup", "web1"), ("backup", "web1", "a", "b", "c"), ("restore", "web1", "vda"), ("power", "web1"), ("power", "web1", "explode")):
             vmsnap(mount, *words, status=2)
-        for verb in "list tree create revert delete clone backup restore jobs check release".split():
+        for verb in "list tree create revert delete clone power backup restore jobs check release".split():
             said, _ = vmsnap(mount, verb, "--help")
             assert f"vmsnap {verb}" in said and "Examples:" in said, said
 
@@ -137,6 +137,23 @@ def test_create_and_delete():
         vmsnap(mount, "delete", "web1", "one", "--children")
         equal(mount.snapshots("web1"), [])
         equal(vmsnap(mount, "jobs")[1], "")
+
+
+def test_power():
+    """power starts a domain, pauses it and ends it; what makes no sense is refused with the reason"""
+    checks.need("qemu-system-x86_64")
+    launch = ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-no-user-config", "-display", "none", "-M", "pc", "-m", "16", "-device", "virtio-blk-pci,drive=vda"]
+    with Mounted(lambda source: domains.web1(source, launch=launch)) as mount:
+        vmsnap(mount, "power", "web1", "start")
+        try:
+            vmsnap(mount, "power", "web1", "pause")
+            equal(mount.text("web1", "state"), "paused\n")
+            vmsnap(mount, "create", "web1", "while-paused", "disk-only")
+            assert "paused" in vmsnap(mount, "power", "web1", "start", status=1)[1]
+        finally:
+            vmsnap(mount, "power", "web1", "destroy")
+        equal(mount.text("web1", "state"), "shutoff\n")
+        vmsnap(mount, "power", "web1", "destroy", status=1)
 
 
 def test_revert_and_clone():
@@ -251,6 +268,7 @@ def test_completion():
             (["revert", "w"], ["web1"]),
             (["revert", "web1", ""], ["inner", "snap1"]),
             (["delete", "web1", "inner", "s"], ["snap1"]),
+            (["power", "web1", "re"], ["resume", "reset"]),
             (["delete", "web1", "--dis"], ["--discard", "--discard-force"]),
             (["restore", "web1", ""], ["vda", "vdb"]),
             (["restore", "web1", "vda", "--snapshot", "i"], ["inner"]),
