@@ -275,7 +275,7 @@ void overlays_note_identity(const struct overlays *overlays, struct undo_list *l
             path = NULL;
             list->failed = true;
         } else if (fstat(overlay_fd(overlays, overlay), &file) == 0) {
-            undo_add_overlay(list, path, &file);
+            undo_add_overlay(list, path, overlay->below->path, overlay->below->format, &file);
         } else {
             list->failed = true;
         }

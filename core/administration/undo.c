@@ -82,16 +82,19 @@ void undo_add_running(struct undo_list *list, const char *monitor, const char *a
     add(list, "running", arguments, 2);
 }
 
-void undo_add_overlay(struct undo_list *list, const char *path, const struct stat *file)
+void undo_add_overlay(struct undo_list *list, const char *path, const char *below, enum image_format format,
+                      const struct stat *file)
 {
     const struct journal_argument arguments[] = {
         {.string = path},
+        {.string = below},
+        {.string = image_format_name(format)},
         {.number = file->st_ino},
         {.number = (uint64_t)file->st_size},
         {.number = (uint64_t)file->st_mtim.tv_sec},
         {.number = (uint64_t)file->st_mtim.tv_nsec},
     };
-    add(list, "overlay", arguments, 5);
+    add(list, "overlay", arguments, 7);
 }
 
 void undo_list_done(struct undo_list *list)

@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include "administration/inside.h"
+#include "base/image_format.h"
 #include "store/journal.h"
 
 struct change;
@@ -37,11 +38,12 @@ void undo_add_point(struct undo_list *list, const char *path, const char *tag, i
 
 /*
  * The domain runs in the QEMU whose monitor this is, and the agent at the other path (empty: none) may have
- * been told to freeze its file systems. It goes on in an overlay, which is as `file` says before it is
- * written to.
+ * been told to freeze its file systems. A disk goes on in an overlay, which is as `file` says before it is
+ * written to, instead of in `below`, an image of this format.
  */
 void undo_add_running(struct undo_list *list, const char *monitor, const char *agent);
-void undo_add_overlay(struct undo_list *list, const char *path, const struct stat *file);
+void undo_add_overlay(struct undo_list *list, const char *path, const char *below, enum image_format format,
+                      const struct stat *file);
 
 /* The state of a new domain. */
 void undo_add_domain(struct undo_list *list, uint64_t domain);

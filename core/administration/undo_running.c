@@ -97,8 +97,7 @@ void undo_running_thaw(const struct journal_record *record)
 
 /* ---- Has it happened? ---- */
 
-/* 1: the QEMU's disk goes on in this file; 0: not. */
-static int stands_on_something(const struct block_nodes *nodes, const struct stat *overlay)
+static bool stands_on_something(const struct block_nodes *nodes, const struct stat *overlay)
 {
     for (size_t i = 0; i < nodes->count; i++) {
         const struct block_node *node = &nodes->nodes[i];
@@ -106,40 +105,62 @@ static int stands_on_something(const struct block_nodes *nodes, const struct sta
         struct stat file;
         if (node->depth > 0 && path && stat(path, &file) == 0 && file.st_dev == overlay->st_dev &&
             file.st_ino == overlay->st_ino)
-            return 1;
+            return true;
     }
-    return 0;
+    return false;
 }
 
-static int ask(const struct undo_running *running, const struct stat *overlay, struct error *err)
+/* Does the QEMU still write to what the overlay was to be put on? 0, or why not. */
+static int is_where_it_was(const struct block_engine *engine, const struct journal_argument *was,
+                           struct error *err)
+{
+    struct running_disk disk = {
+        .target = was[0].string, .path = was[1].string, .format = image_format_from_name(was[2].string)};
+    cleanup_close int fd = open(was[1].string, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return error_set(err, errno, "%s: %m", was[1].string);
+    disk.fd = fd;
+    int r = running_disks_find(engine, &disk, 1, err);
+    running_disks_done(&disk, 1);
+    return r;
+}
+
+/* 1: the QEMU's disk goes on in the overlay; 0: in the file where it was. Anything else is not known here. */
+static int ask(const struct undo_running *running, const struct journal_argument *was,
+               const struct stat *overlay, struct error *err)
 {
     const struct block_engine engine = {.qmp = running->qmp, .timeout_ms = ANSWER_MS};
     struct block_nodes nodes;
-    int r = block_nodes_query(&engine, &nodes, err);
+    int r = block_nodes_query_depths(&engine, &nodes, err);
     if (r < 0)
         return r;
-    r = stands_on_something(&nodes, overlay);
+    bool has_moved = stands_on_something(&nodes, overlay);
     block_nodes_done(&nodes);
-    return r;
+    return has_moved ? 1 : is_where_it_was(&engine, was, err);
 }
 
 /* One overlay tells for all: they came in one transaction. */
 int undo_running_has_happened(const struct undo_running *running, const struct journal_record *record,
                               struct error *err)
 {
-    const struct journal_step *step = sound_step(record, "overlay", 1, 5);
+    const struct journal_step *step = sound_step(record, "overlay", 3, 7);
     struct stat now;
-    if (!step)
+    if (!find_step(record, "overlay"))
         return 0;
+    if (!step)
+        return error_set(err, EINVAL, "the journal does not say which overlay there was to be");
     const struct journal_argument *was = step->arguments;
     if (lstat(was[0].string, &now) < 0)
         return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", was[0].string);
-    if (now.st_ino != was[1].number)
+    if (now.st_ino != was[3].number)
         return 0;
     if (running->qmp)
-        return ask(running, &now, err);
-    return (uint64_t)now.st_size != was[2].number || (uint64_t)now.st_mtim.tv_sec != was[3].number ||
-           (uint64_t)now.st_mtim.tv_nsec != was[4].number;
+        return ask(running, was, &now, err);
+    image_locks_forget();
+    if (image_locks_written(now.st_dev, now.st_ino))
+        return error_set(err, EBUSY, "%s is open for writing, and its QEMU can't be asked", was[0].string);
+    return (uint64_t)now.st_size != was[4].number || (uint64_t)now.st_mtim.tv_sec != was[5].number ||
+           (uint64_t)now.st_mtim.tv_nsec != was[6].number;
 }
 
 /* ---- Completing ---- */

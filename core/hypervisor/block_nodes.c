@@ -51,10 +51,11 @@ static int read_node(struct json_object *object, struct block_node *node)
     return node->name && node->driver && node->filename && (!backing || node->backing_filename) ? 0 : -ENOMEM;
 }
 
-int block_nodes_query(const struct block_engine *engine, struct block_nodes *nodes, struct error *err)
+/* Not flat, QEMU describes each node with all below it. */
+static int query(const struct block_engine *engine, bool flat, struct block_nodes *nodes, struct error *err)
 {
     cleanup_json struct json_object *arguments = json_object_new_object();
-    qmp_add_bool(&arguments, "flat", true);
+    qmp_add_bool(&arguments, "flat", flat);
     if (!arguments)
         return error_set(err, ENOMEM, "out of memory");
     cleanup_json struct json_object *list = NULL;
@@ -78,6 +79,16 @@ int block_nodes_query(const struct block_engine *engine, struct block_nodes *nod
     }
     *nodes = made;
     return 0;
+}
+
+int block_nodes_query(const struct block_engine *engine, struct block_nodes *nodes, struct error *err)
+{
+    return query(engine, true, nodes, err);
+}
+
+int block_nodes_query_depths(const struct block_engine *engine, struct block_nodes *nodes, struct error *err)
+{
+    return query(engine, false, nodes, err);
 }
 
 void block_nodes_done(struct block_nodes *nodes)

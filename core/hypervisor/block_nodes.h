@@ -29,7 +29,7 @@ struct block_node {
     char *backing_filename; /* as the image says; NULL: none */
     uint64_t virtual_size;  /* bytes */
     uint64_t cluster_size;  /* bytes; 0: the format has none */
-    unsigned depth;         /* of the chain of nodes below it; 0: it stands on none */
+    unsigned depth;         /* of the chain of nodes below it; 0: it stands on none, or was not asked for */
     bool read_only;
 };
 
@@ -41,6 +41,9 @@ struct block_nodes {
 /* All named nodes, to be ended with block_nodes_done. Errors: as qmp_command; EPROTO for an answer that is
  * none. */
 int block_nodes_query(const struct block_engine *engine, struct block_nodes *nodes, struct error *err);
+
+/* The same with what each stands on, of which the answer becomes long. */
+int block_nodes_query_depths(const struct block_engine *engine, struct block_nodes *nodes, struct error *err);
 void block_nodes_done(struct block_nodes *nodes);
 
 /* Borrowed; NULL: there is none of that name. */
