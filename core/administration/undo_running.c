@@ -104,42 +104,54 @@ static int stands_on_something(const struct block_nodes *nodes, const struct sta
         const struct block_node *node = &nodes->nodes[i];
         cleanup_free char *path = running_disk_path(node->filename);
         struct stat file;
-        if (node->depth > 0 && path && stat(path, &file) == 0 && file.st_dev == overlay->st_dev &&
-            file.st_ino == overlay->st_ino)
+        if (strcmp(node->driver, "qcow2") == 0 && !running_disk_stands_on_none(node->filename) && path &&
+            stat(path, &file) == 0 && file.st_dev == overlay->st_dev && file.st_ino == overlay->st_ino)
             return 1;
     }
     return 0;
 }
 
-static int ask(const struct undo_running *running, const struct stat *overlay, struct error *err)
+static bool is_overlay(const struct journal_step *step)
 {
-    const struct block_engine engine = {.qmp = running->qmp, .timeout_ms = ANSWER_MS};
-    struct block_nodes nodes;
-    int r = block_nodes_query(&engine, &nodes, err);
-    if (r < 0)
-        return r;
-    r = stands_on_something(&nodes, overlay);
-    block_nodes_done(&nodes);
-    return r;
+    if (strcmp(step->type, "overlay") != 0 || step->argument_count != 5 || !step->arguments[0].string)
+        return false;
+    for (size_t i = 1; i < step->argument_count; i++)
+        if (step->arguments[i].string)
+            return false;
+    return true;
 }
 
-/* One overlay tells for all: they came in one transaction. */
-int undo_running_has_happened(const struct undo_running *running, const struct journal_record *record,
-                              struct error *err)
+/* With `nodes`, of the QEMU that runs: is the overlay in use? Without: has it been written to? */
+static int ask_of(const struct journal_argument *was, const struct block_nodes *nodes, struct error *err)
 {
-    const struct journal_step *step = sound_step(record, "overlay", 1, 5);
     struct stat now;
-    if (!step)
-        return 0;
-    const struct journal_argument *was = step->arguments;
     if (lstat(was[0].string, &now) < 0)
         return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", was[0].string);
     if (now.st_ino != was[1].number)
         return 0;
-    if (running->qmp)
-        return ask(running, &now, err);
+    if (nodes)
+        return stands_on_something(nodes, &now);
     return (uint64_t)now.st_size != was[2].number || (uint64_t)now.st_mtim.tv_sec != was[3].number ||
            (uint64_t)now.st_mtim.tv_nsec != was[4].number;
+}
+
+/* They came in one transaction: each that is in use tells for all. A guest need not have written to each. */
+int undo_running_has_happened(const struct undo_running *running, const struct journal_record *record,
+                              struct error *err)
+{
+    struct block_nodes nodes = {0};
+    int r = 0;
+    if (!find_step(record, "overlay"))
+        return 0;
+    if (running->qmp) {
+        const struct block_engine engine = {.qmp = running->qmp, .timeout_ms = ANSWER_MS};
+        r = block_nodes_query(&engine, &nodes, err);
+    }
+    for (size_t i = 0; r == 0 && i < record->step_count; i++)
+        if (is_overlay(&record->steps[i]))
+            r = ask_of(record->steps[i].arguments, running->qmp ? &nodes : NULL, err);
+    block_nodes_done(&nodes);
+    return r;
 }
 
 /* ---- Completing ---- */

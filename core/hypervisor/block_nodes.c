@@ -21,7 +21,7 @@ static const char *string_in(struct json_object *object, const char *key)
 /* -EPROTO, without a text, for what is no description of a node. */
 static int read_node(struct json_object *object, struct block_node *node)
 {
-    struct json_object *image, *size, *cluster = NULL, *read_only, *depth = NULL;
+    struct json_object *image, *size, *cluster = NULL, *read_only;
     const char *name = string_in(object, "node-name");
     const char *driver = string_in(object, "drv");
     const char *filename = string_in(object, "file");
@@ -32,7 +32,6 @@ static int read_node(struct json_object *object, struct block_node *node)
         !json_object_is_type(read_only, json_type_boolean))
         return -EPROTO;
     json_object_object_get_ex(image, "cluster-size", &cluster);
-    json_object_object_get_ex(object, "backing_file_depth", &depth);
     const char *backing = string_in(image, "backing-filename");
     *node = (struct block_node){
         .name = strdup(name),
@@ -43,9 +42,6 @@ static int read_node(struct json_object *object, struct block_node *node)
         .cluster_size = json_object_is_type(cluster, json_type_int) && json_object_get_int64(cluster) > 0
                             ? (uint64_t)json_object_get_int64(cluster)
                             : 0,
-        .depth = json_object_is_type(depth, json_type_int) && json_object_get_int(depth) > 0
-                     ? (unsigned)json_object_get_int(depth)
-                     : 0,
         .read_only = json_object_get_boolean(read_only),
     };
     return node->name && node->driver && node->filename && (!backing || node->backing_filename) ? 0 : -ENOMEM;

@@ -29,7 +29,6 @@ struct block_node {
     char *backing_filename; /* as the image says; NULL: none */
     uint64_t virtual_size;  /* bytes */
     uint64_t cluster_size;  /* bytes; 0: the format has none */
-    unsigned depth;         /* of the chain of nodes below it; 0: it stands on none */
     bool read_only;
 };
 

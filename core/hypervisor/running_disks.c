@@ -43,6 +43,18 @@ char *running_disk_path(const char *filename)
     return found && *found == '/' ? strdup(found) : NULL;
 }
 
+bool running_disk_stands_on_none(const char *filename)
+{
+    if (strncmp(filename, JSON_PREFIX, sizeof JSON_PREFIX - 1) != 0)
+        return false;
+    cleanup_json struct json_object *options = NULL;
+    struct json_object *backing;
+    const char *text = filename + sizeof JSON_PREFIX - 1;
+    return json_parse(text, strlen(text), &limits, JSON_STANDARD, &options, NULL) == 0 &&
+           json_object_is_type(options, json_type_object) &&
+           json_object_object_get_ex(options, "backing", &backing) && !backing;
+}
+
 /* Nodes of the file itself have it open for writing as well. */
 static bool is_of(const struct block_node *node, const struct running_disk *disk, const struct stat *wanted)
 {

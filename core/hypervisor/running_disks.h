@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/image_format.h"
@@ -31,3 +32,9 @@ void running_disks_done(struct running_disk *disks, size_t count);
  * with (QEMU's qapi/block-core.json, ImageInfo). The caller frees; NULL: it is no file, or memory ran out.
  */
 char *running_disk_path(const char *filename);
+
+/*
+ * Whether an image that names a backing file was opened without one, as an overlay is before a snapshot has
+ * put it on top of a disk. QEMU counts a node's chain only where it tells all of it, nested.
+ */
+bool running_disk_stands_on_none(const char *filename);
