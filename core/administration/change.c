@@ -250,7 +250,7 @@ int change_commit(struct change *change, struct error *err)
     struct administration *administration = change->administration;
     struct error why;
     pthread_mutex_lock(&administration->lock);
-    bool cancelled = change->work && atomic_load(&change->work->cancelled);
+    bool cancelled = change->work && !change->is_beyond_undoing && atomic_load(&change->work->cancelled);
     if (change->work && !cancelled)
         change->work->is_committed = true;
     pthread_mutex_unlock(&administration->lock);

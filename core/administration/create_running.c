@@ -160,15 +160,32 @@ static int take(struct creation *creation, struct error *err)
     return r;
 }
 
+/* A paused guest's agent could not thaw: who is frozen is thawed first, and paused then. */
 static int take_quiesced(struct creation *creation, struct error *err)
 {
+    const struct running *running = &creation->running;
+    struct change *change = &creation->change;
     struct guest_agent *agent = NULL;
+    struct error why;
     int r = freeze(creation, &agent, err);
     if (r < 0)
         return r;
     creation->is_quiesced = agent;
-    r = take(creation, err);
+    bool pause = creation->command.paused && running->state == RUN_STATE_RUNNING, is_paused = false;
+    if (work_is_cancelled(change->administration, change->work))
+        r = error_set(err, EINTR, "it was interrupted, and everything was undone");
+    if (r == 0 && pause && !agent) {
+        r = run_state_stop(running->qmp, running->engine.timeout_ms, err);
+        is_paused = r == 0;
+    }
+    if (r == 0)
+        r = take(creation, err);
     thaw(creation, agent);
+    if (r == 0 && pause && agent && run_state_stop(running->qmp, running->engine.timeout_ms, &why) < 0)
+        log_error("%s could not be paused after its snapshot: %s", change->domain->name, why.text);
+    if (r < 0 && is_paused && !change->is_beyond_undoing &&
+        run_state_continue(running->qmp, running->engine.timeout_ms, &why) < 0)
+        log_error("%s stays paused, though no snapshot was taken: %s", change->domain->name, why.text);
     return r;
 }
 
@@ -206,8 +223,6 @@ int creation_make_running(struct creation *creation, struct error *err)
         r = overlays_publish(&creation->overlays, err);
     if (r == 0)
         r = open_overlays(creation, &opened, err);
-    if (r == 0 && creation->command.paused)
-        r = run_state_stop(creation->running.qmp, creation->running.engine.timeout_ms, err);
     if (r == 0)
         r = take_quiesced(creation, err);
     if (r < 0 && !change->is_beyond_undoing)

@@ -29,17 +29,22 @@ static const struct journal_step *find_step(const struct journal_record *record,
     return NULL;
 }
 
-/* The step, if it has as many arguments, of which the first `strings` are strings: files rot. */
-static const struct journal_step *sound_step(const struct journal_record *record, const char *type,
-                                             size_t strings, size_t count)
+/* Has it as many arguments, the first `strings` of them strings? Files rot. */
+static bool has_arguments(const struct journal_step *step, size_t strings, size_t count)
 {
-    const struct journal_step *step = find_step(record, type);
-    if (!step || step->argument_count != count)
-        return NULL;
+    if (step->argument_count != count)
+        return false;
     for (size_t i = 0; i < count; i++)
         if ((step->arguments[i].string != NULL) != (i < strings))
-            return NULL;
-    return step;
+            return false;
+    return true;
+}
+
+/* The monitor and the agent; NULL where the journal does not tell. */
+static const struct journal_step *running_step(const struct journal_record *record)
+{
+    const struct journal_step *step = find_step(record, "running");
+    return step && has_arguments(step, 2, 2) ? step : NULL;
 }
 
 /* ---- Its QEMU ---- */
@@ -58,7 +63,7 @@ static int connect_by_path(const char *path, struct undo_running *running, struc
 int undo_running_begin(struct administration *administration, const struct journal_record *record,
                        struct undo_running *running, struct error *err)
 {
-    const struct journal_step *step = sound_step(record, "running", 2, 2);
+    const struct journal_step *step = running_step(record);
     *running = (struct undo_running){0};
     running->machine = machines_get(administration->options.machines, record->domain);
     if (!running->machine)
@@ -79,7 +84,7 @@ void undo_running_end(struct undo_running *running)
 
 void undo_running_thaw(const struct journal_record *record)
 {
-    const struct journal_step *step = sound_step(record, "running", 2, 2);
+    const struct journal_step *step = running_step(record);
     struct guest_agent *agent = NULL;
     struct error why;
     if (!step || !*step->arguments[1].string)
@@ -139,17 +144,10 @@ static int ask(const struct undo_running *running, const struct journal_argument
     return has_moved ? 1 : is_where_it_was(&engine, was, err);
 }
 
-/* One overlay tells for all: they came in one transaction. */
-int undo_running_has_happened(const struct undo_running *running, const struct journal_record *record,
-                              struct error *err)
+/* Of one overlay; was it written to, where no QEMU can be asked? */
+static int ask_of(const struct undo_running *running, const struct journal_argument *was, struct error *err)
 {
-    const struct journal_step *step = sound_step(record, "overlay", 3, 7);
     struct stat now;
-    if (!find_step(record, "overlay"))
-        return 0;
-    if (!step)
-        return error_set(err, EINVAL, "the journal does not say which overlay there was to be");
-    const struct journal_argument *was = step->arguments;
     if (lstat(was[0].string, &now) < 0)
         return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", was[0].string);
     if (now.st_ino != was[3].number)
@@ -161,6 +159,23 @@ int undo_running_has_happened(const struct undo_running *running, const struct j
         return error_set(err, EBUSY, "%s is open for writing, and its QEMU can't be asked", was[0].string);
     return (uint64_t)now.st_size != was[4].number || (uint64_t)now.st_mtim.tv_sec != was[5].number ||
            (uint64_t)now.st_mtim.tv_nsec != was[6].number;
+}
+
+/* They came in one transaction, so each that is in use tells for all; a guest need not have written to each.
+ */
+int undo_running_has_happened(const struct undo_running *running, const struct journal_record *record,
+                              struct error *err)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < record->step_count; i++) {
+        const struct journal_step *step = &record->steps[i];
+        if (strcmp(step->type, "overlay") != 0)
+            continue;
+        r = has_arguments(step, 3, 7)
+                ? ask_of(running, step->arguments, err)
+                : error_set(err, EINVAL, "the journal does not say which overlay there was to be");
+    }
+    return r;
 }
 
 /* ---- Completing ---- */

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A domain that runs in a QEMU without an operating system, what its guest writes, and what must be on its disks."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+
+import administer
+import domains
+from checks import equal
+from mounted import run, wait_for
+from test_power import BARE, Launched, Monitor, power, wait_state
+
+PAGE = 64 * 1024
+
+
+class Running(Launched):
+    """Domain web1 with a disk for each format; `wanted` has the bytes that each must hold."""
+
+    def __init__(self, formats=("qcow2", "qcow2"), *, launch=BARE, more=(), presets=None, agent=None, **options):
+        self.targets = ["vd" + "abcdef"[i] for i in range(len(formats))]
+        devices = [word for target in self.targets for word in ("-device", f"virtio-blk-pci,drive={target},id=d-{target}")]
+        definition = {"formats": formats, "presets": presets}
+        super().__init__(launch=launch, more=[*devices, *more], definition=definition, **options)
+        if agent:
+            path = os.path.join(self.source, "web1.json")
+            with open(path, encoding="utf-8") as file:
+                content = json.load(file)
+            content["agent"] = os.path.join(self.room, agent)
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+        self.wanted = {}
+        self.frozen_bytes = {}
+
+    def start(self):
+        power(self, "start")
+        wait_state(self, "running")
+        if not self.wanted:
+            self.wanted = {target: bytearray(administer_bytes(self, target)) for target in self.targets}
+
+    def mount_again(self, **environment):
+        """After the daemon was killed, or ended itself."""
+        subprocess.run(["umount", "--lazy", self.mountpoint], check=False)
+        self.environment = environment
+        self.mount()
+
+    @contextlib.contextmanager
+    def own(self):
+        """The second monitor."""
+        monitor = Monitor(self.monitor())
+        try:
+            yield monitor
+        finally:
+            monitor.close()
+
+    def human(self, line):
+        with self.own() as monitor:
+            return monitor.command("human-monitor-command", command_line=line)
+
+    def io(self, target, command):
+        equal(self.human(f'qemu-io -d /machine/peripheral/d-{target}/virtio-backend "{command}"'), "", command)
+
+    def guest_writes(self, value, targets=None, at=0):
+        for target in targets or self.targets:
+            self.io(target, f"write -P {value} {at} {PAGE}")
+            if self.wanted:
+                self.wanted[target][at : at + PAGE] = bytes([value]) * PAGE
+
+    def flush(self):
+        for target in self.targets:
+            self.io(target, "flush")
+
+    def take(self, words, disks=None):
+        """A snapshot that must succeed; remembers what its disks are to hold."""
+        domains.create(self, words)
+        self.remember(words.split()[0], disks)
+
+    def remember(self, name, disks=None):
+        self.frozen_bytes[name] = {target: bytes(self.wanted[target]) for target in disks or self.targets}
+
+    def opened(self):
+        """The file that each disk of the QEMU stands on, as that tells."""
+        with self.own() as monitor:
+            blocks = {block["qdev"]: block for block in monitor.command("query-block")}
+        found = {}
+        for target in self.targets:
+            found[target] = blocks[f"/machine/peripheral/d-{target}/virtio-backend"]["inserted"]["file"]
+        return {target: bottom_name(name) for target, name in found.items()}
+
+    def check(self, is_running=True):
+        """What is active, frozen, and in the images is right."""
+        for name, disks in self.frozen_bytes.items():
+            for target, content in disks.items():
+                same(administer.frozen_bytes(self, "web1", name, target), content, f"{name}/{target}")
+        equal(sorted(self.snapshots("web1")), sorted(self.frozen_bytes))
+        if is_running:
+            equal(self.opened(), {target: administer.source(self, "web1", target)[0] for target in self.targets})
+            self.flush()
+        for target in self.targets:
+            same(administer_bytes(self, target), self.wanted[target], f"present of {target}")
+        if not is_running:
+            for path in administer.images(self.source):
+                administer.check_image(path, leaks_allowed=True)
+
+    def off(self):
+        power(self, "destroy")
+
+    def kill_guest(self):
+        (pid,) = self.processes()
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not self.processes() or is_ended(pid), "the end of a killed QEMU")
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def is_ended(pid):
+    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] in ("Z", "X")
+    return True
+
+
+def bottom_name(name):
+    """QEMU gives a chain that names its nodes as json:…"""
+    if not name.startswith("json:"):
+        return name
+    options = json.loads(name[5:])
+    while "filename" not in options:
+        options = options["file"]
+    return options["filename"]
+
+
+def administer_bytes(mount, target):
+    """What is on the disk that `source` names, though a QEMU may have it open."""
+    path, image_format = administer.source(mount, "web1", target)
+    raw = os.path.join(mount.room, "present.raw")
+    run("qemu-img", "convert", "-U", "-f", image_format, "-O", "raw", path, raw)
+    with open(raw, "rb") as file:
+        return file.read()
+
+
+def same(found, wanted, what):
+    if found != wanted:
+        at = next((i for i in range(min(len(found), len(wanted))) if found[i] != wanted[i]), -1)
+        raise AssertionError(f"{what}: other bytes from {at} on: {found[at : at + 1]!r} where {bytes(wanted[at : at + 1])!r} is right")

@@ -1,0 +1,699 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Snapshots of domains that run: what is taken, refused, undone; mixed with those of stopped ones."""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import administer
+import checks
+import domains
+import make
+from administer import command_refused
+from checks import equal, fails_with, need
+from mounted import wait_for
+from running import Running, same
+from test_power import QEMU, Guest, Monitor, Watched, events, power, state, wait_state
+
+ALL = "disk=vda:{0} disk=vdb:{0}"
+
+
+class Unchanged:
+    """What is refused changes nothing: tree, active files, files and tags; the QEMU stays on its files and runs on."""
+
+    def __init__(self, mount):
+        self.mount = mount
+
+    def picture(self):
+        mount = self.mount
+        return (
+            domains.parents(mount),
+            domains.current(mount),
+            state(mount),
+            mount.opened(),
+            {target: administer.layers(mount, "web1", target) for target in mount.targets},
+            administer.names_beside(mount),
+            {path: administer.tags(path) for path in administer.images(mount.source)},
+        )
+
+    def __enter__(self):
+        self.before = self.picture()
+
+    def __exit__(self, kind, *_):
+        if not kind:
+            for found, wanted in zip(self.picture(), self.before):
+                equal(found, wanted, "what was refused has changed something")
+
+
+def refused(code, mount, words, *said):
+    with Unchanged(mount):
+        command_refused(code, mount, "web1", "create", words, words=said)
+
+
+def take_and_write(mount, name, words, kinds, value):
+    """A snapshot by one row of the table; its disks are frozen, and the guest writes on."""
+    included = [target for target, kind in kinds.items() if kind]
+    mount.guest_writes(value)
+    mount.take(f"{name} {words}", included)
+    equal(domains.kinds(mount, name), {target: kind for target, kind in kinds.items() if kind}, words)
+    document = domains.document(mount, name)
+    equal(document["state"], "running")
+    equal(mount.text("web1", "snapshots", name, "consistency").strip(), "crash")
+    mount.guest_writes(value + 1, at=value * 4096)
+    mount.check()
+
+
+def test_rows_without_memory():
+    """Each row of the table for active domains that saves no memory, over and over on each other's results"""
+    need(QEMU)
+    rows = (
+        ("disk-only", "ii"),
+        ("memory=no", "ii"),
+        ("disk-only memory=no", "ii"),
+        ("disk-only " + ALL.format("external"), "ee"),
+        ("memory=no " + ALL.format("external"), "ee"),
+        ("disk-only " + ALL.format("internal"), "ii"),
+        ("memory=no " + ALL.format("internal"), "ii"),
+        ("disk-only memory=no " + ALL.format("internal"), "ii"),
+        ("disk-only disk=vda:no", "-i"),
+        ("disk-only disk=vda:external disk=vdb:no", "e-"),
+        ("memory=no disk=vda:internal disk=vdb:external", "ie"),
+        ("disk-only disk=vda:external disk=vdb:internal", "ei"),
+    )
+    words_of = {"i": "internal", "e": "external", "-": None}
+    with Running() as mount:
+        mount.start()
+        for number, (words, kinds) in enumerate(rows):
+            by_target = {target: words_of[letter] for target, letter in zip(mount.targets, kinds)}
+            take_and_write(mount, f"s{number}", words, by_target, 2 * number + 10)
+        equal(domains.parents(mount), {f"s{i}": f"s{i - 1}" if i else None for i in range(len(rows))})
+        mount.off()
+        mount.check(is_running=False)
+
+
+def test_rows_with_memory():
+    """Rows that would save memory, and those that make no sense, are refused and change nothing"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        for words in (
+            "",
+            ALL.format("no"),
+            ALL.format("external"),
+            ALL.format("internal"),
+            "memory=internal",
+            "memory=internal " + ALL.format("internal"),
+            "memory=external",
+            "memory=external " + ALL.format("no"),
+            "memory=external " + ALL.format("internal"),
+            "memory=external " + ALL.format("external"),
+        ):
+            refused(errno.EOPNOTSUPP, mount, "one " + words, "memory")
+        refused(errno.EINVAL, mount, "one disk-only " + ALL.format("no"), "nothing")
+        refused(errno.EINVAL, mount, "one memory=no " + ALL.format("no"), "nothing")
+        refused(errno.EINVAL, mount, "one disk-only memory=internal", "contradict")
+        refused(errno.EINVAL, mount, "one disk-only memory=external", "contradict")
+        refused(errno.EINVAL, mount, "one memory=internal " + ALL.format("no"))
+        refused(errno.EINVAL, mount, "one memory=internal " + ALL.format("external"))
+        refused(errno.EINVAL, mount, "one disk-only live")
+        refused(errno.ENOENT, mount, "one disk-only disk=vdz:internal")
+        refused(errno.EOPNOTSUPP, mount, "one disk-only quiesce=require", "agent")
+        mount.take("one disk-only")
+        refused(errno.EEXIST, mount, "one disk-only")
+        mount.check()
+
+
+def test_mkdir_names_presets():
+    """mkdir of a running domain, a made-up name, a name that is no tag, presets that differ, a raw disk, a description"""
+    need(QEMU)
+    with Running(("qcow2", "raw", "qcow2"), presets=(None, None, "external")) as mount:
+        mount.start()
+        kinds = {"vda": "internal", "vdb": "external", "vdc": "external"}
+        mount.guest_writes(20)
+        for name in ("one", "17", "ein Schnappschuß"):
+            domains.take(mount, name)
+            mount.remember(name)
+            # an overlay is qcow2, so what was raw at first has internal snapshots from then on
+            equal(domains.kinds(mount, name)["vda"], "internal")
+            equal(domains.kinds(mount, name)["vdc"], "external")
+            if name == "one":
+                equal(domains.kinds(mount, name), kinds)
+            mount.guest_writes(len(name) + 30, at=4096)
+        before = set(mount.snapshots("web1"))
+        domains.create(mount, 'disk-only description="made up"')
+        (made,) = set(mount.snapshots("web1")) - before
+        mount.remember(made)
+        equal(mount.text("web1", "snapshots", made, "description").strip(), "made up")
+        mount.guest_writes(40)
+        mount.check()
+        mount.off()
+        mount.check(is_running=False)
+
+
+def test_paused():
+    """A paused domain has its snapshots and stays paused; `paused` leaves one that runs paused"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        power(mount, "pause")
+        mount.guest_writes(9)
+        mount.take("one disk-only disk=vda:external")
+        equal(state(mount), "paused")
+        equal(domains.document(mount, "one")["state"], "paused")
+        mount.guest_writes(10)
+        mount.check()
+        power(mount, "resume")
+        mount.guest_writes(11)
+        mount.take("two disk-only paused " + ALL.format("external"))
+        wait_state(mount, "paused")
+        equal(domains.document(mount, "two")["state"], "running")
+        mount.check()
+        power(mount, "resume")
+        wait_state(mount, "running")
+
+
+def test_failed_pause_is_taken_back():
+    """Where a snapshot with `paused` fails in QEMU, the domain runs on"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        with mount.own() as monitor:
+            # a job on the disk bars it from snapshots
+            monitor.command("blockdev-add", **{"driver": "null-co", "node-name": "null", "size": domains.SIZE, "read-zeroes": True})
+            monitor.command("blockdev-mirror", **{"job-id": "m", "device": "vda", "target": "null", "sync": "full", "speed": 1})
+        with Unchanged(mount):
+            fails_with((errno.EBUSY, errno.EINVAL, errno.EIO), domains.create, mount, "one disk-only paused " + ALL.format("external"))
+            equal(state(mount), "running")
+
+
+def test_all_disks_or_none():
+    """An overlay's path that is taken, or in no directory, or not allowed: nothing happens, and the next works"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        taken, good = os.path.join(mount.source, "taken"), os.path.join(mount.source, "good")
+        with open(taken, "w", encoding="ascii") as file:
+            file.write("a user's")
+        first = f"disk=vda:external:{good}"
+        refused(errno.EEXIST, mount, f"one disk-only {first} disk=vdb:external:{taken}", "there already")
+        refused(errno.ENOENT, mount, f"one disk-only {first} disk=vdb:external:{mount.source}/none/x")
+        refused(errno.EPERM, mount, f"one disk-only {first} disk=vdb:external:{mount.room}/x", "allow")
+        mount.guest_writes(30)
+        mount.take(f"one disk-only {first} disk=vdb:external")
+        equal(mount.opened()["vda"], good)
+        mount.guest_writes(31)
+        mount.check()
+        with open(taken, encoding="ascii") as file:
+            equal(file.read(), "a user's")
+
+
+def test_reused_overlay():
+    """An overlay that a user made is used as it is; one that stands on something else is refused"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        make.filled(os.path.join(mount.source, "third.img"), domains.SIZE)
+        mine = os.path.join(mount.source, "mine.x")
+        wrong = os.path.join(mount.source, "wrong.x")
+        for path, base, base_format in ((mine, "web1.qcow2", "qcow2"), (wrong, "third.img", "raw")):
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", base, "-F", base_format, path, str(domains.SIZE)], check=True)
+        refused(errno.EINVAL, mount, f"one disk-only reuse-external disk=vda:external:{wrong} disk=vdb:no", "can't be reused")
+        mount.take(f"one disk-only reuse-external disk=vda:external:{mine} disk=vdb:no", ["vda"])
+        equal(mount.opened()["vda"], mine)
+        mount.guest_writes(3)
+        mount.check()
+        mount.take("two disk-only")
+        mount.guest_writes(4)
+        mount.check()
+
+
+def test_stopped_and_running():
+    """Snapshots of the stopped and the running domain on each other; after destroy and start it runs where source says"""
+    need(QEMU)
+    with Running(("qcow2", "raw")) as mount:
+        for turn in range(3):
+            mount.start()
+            mount.guest_writes(50 + turn)
+            mount.take(f"r{turn} disk-only " + ALL.format("external"))
+            mount.guest_writes(60 + turn, at=8192)
+            mount.take(f"i{turn} disk-only " + ALL.format("internal"))
+            mount.guest_writes(70 + turn, at=16384)
+            mount.check()
+            mount.off()
+            mount.check(is_running=False)
+            mount.take(f"s{turn}" + (" disk=vda:external" if turn % 2 else ""))
+            mount.check(is_running=False)
+        equal(len(domains.parents(mount)), 9)
+        equal(sum(parent is None for parent in domains.parents(mount).values()), 1)
+        mount.start()
+        mount.check()
+
+
+def attempt(function, *arguments):
+    try:
+        function(*arguments)
+    except OSError as error:
+        assert error.errno in (errno.EBUSY, errno.EOPNOTSUPP), f"{arguments}: {error}"
+        return False
+    return True
+
+
+def delete_one(mount, name):
+    os.rmdir(administer.snapshot_path(mount, "web1", name))
+
+
+def test_deleting_while_it_runs():
+    """Snapshots that are deleted while the domain runs are gone or still there; once it is off all goes home"""
+    need(QEMU)
+    for kind in ("external", "internal"):
+        with Running() as mount:
+            mount.start()
+            names = [f"{kind[0]}{i}" for i in range(4)]
+            for number, name in enumerate(names):
+                mount.guest_writes(20 + number)
+                mount.take(f"{name} disk-only " + ALL.format(kind))
+                mount.guest_writes(30 + number, at=65536 * (number + 1))
+            fails_with((errno.EBUSY, errno.EOPNOTSUPP), administer.command_of, mount, "web1", names[1], "revert", "1")
+            mount.check()
+            for name in (names[2], names[0], names[3]):
+                if attempt(delete_one, mount, name):
+                    del mount.frozen_bytes[name]
+                mount.check()
+            # what waits must not disturb the guest, nor snapshots
+            mount.guest_writes(77, at=5 * 65536)
+            mount.take("more disk-only")
+            mount.check()
+            mount.off()
+            mount.check(is_running=False)
+            for name in list(mount.frozen_bytes):
+                delete_one(mount, name)
+                del mount.frozen_bytes[name]
+            for target, name in (("vda", "web1.qcow2"), ("vdb", "web1-b.qcow2")):
+                domains.home(mount, target=target, name=name)
+            equal(administer.names_beside(mount), ["web1-b.qcow2", "web1.json", "web1.qcow2"])
+            mount.check(is_running=False)
+            for path in administer.images(mount.source):
+                equal(administer.tags(path), [])
+
+
+def test_merging_while_it_runs():
+    """delete merge, discard and children of a running domain never change what the guest sees"""
+    need(QEMU)
+    for kind in ("external", "internal"):
+        for verb in ("merge", "merge-force", "discard", "discard-force", "children", "children-only"):
+            with Running() as mount:
+                mount.start()
+                for number, name in enumerate(("a", "b", "c")):
+                    mount.guest_writes(20 + number)
+                    mount.take(f"{name} disk-only " + ALL.format(kind))
+                    mount.guest_writes(30 + number, at=65536)
+                code = None
+                try:
+                    administer.command_of(mount, "web1", "b", "delete", verb)
+                except OSError as error:
+                    code = error.errno
+                assert code in (None, errno.EBUSY, errno.ENOTEMPTY, errno.EOPNOTSUPP), (verb, code)
+                there = set(mount.snapshots("web1"))
+                if code:
+                    equal(there, {"a", "b", "c"}, verb)
+                elif verb.startswith("merge"):
+                    mount.frozen_bytes["a"] = mount.frozen_bytes["b"]
+                mount.frozen_bytes = {name: content for name, content in mount.frozen_bytes.items() if name in there}
+                mount.check()
+                mount.guest_writes(99, at=2 * 65536)
+                mount.check()
+                mount.off()
+                administer.wait_idle(mount)
+                mount.check(is_running=False)
+
+
+# ---- Refused because of what its QEMU does ----
+
+
+def test_migrating():
+    """While it is migrated no snapshot is taken; once that was cancelled, one is"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        with mount.own() as monitor:
+            monitor.command("migrate-set-capabilities", capabilities=[{"capability": "pause-before-switchover", "state": True}])
+            monitor.command("migrate", uri="exec:cat >/dev/null")
+        wait_state(mount, "migrating")
+        command_refused(errno.EBUSY, mount, "web1", "create", "one disk-only", words=["migrated"])
+        fails_with(errno.EBUSY, domains.take, mount, "one")
+        with mount.own() as monitor:
+            wait_for(lambda: monitor.command("query-migrate")["status"] == "pre-switchover", "the memory")
+            monitor.command("migrate_cancel")
+        wait_state(mount, "running")
+        equal(mount.snapshots("web1"), [])
+        mount.take("one disk-only")
+        mount.check()
+
+
+def test_shutting_down():
+    """While it is off, and its QEMU is still there, no snapshot is taken"""
+    need(QEMU)
+    with Running(more=("-no-shutdown",)) as mount:
+        mount.start()
+
+        def is_off():
+            with contextlib.suppress(OSError, ValueError):
+                mount.human("o /w 0x604 0x2000")
+            return state(mount) == "shutting-down"
+
+        wait_for(is_off, "the guest to be off")
+        command_refused(errno.EBUSY, mount, "web1", "create", "one disk-only", words=["shutting down"])
+        equal(mount.snapshots("web1"), [])
+
+
+def test_silent():
+    """A QEMU that does not answer: ETIMEDOUT, nothing is there; once it goes on, snapshots work, and all is right"""
+    need(QEMU)
+    for words in (ALL.format("external"), ALL.format("internal")):
+        mount = Running(expected=[r"does not answer", r"could not be undone", r"not undone yet", r"may have, and its result"])
+        with mount:
+            mount.start()
+            mount.guest_writes(33)
+            (pid,) = mount.processes()
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                command_refused(errno.ETIMEDOUT, mount, "web1", "create", "one disk-only " + words)
+                os.listdir(mount.path("web1", "snapshots"))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            wait_state(mount, "running")
+            settle(mount, "one")
+            mount.guest_writes(34)
+            mount.take("two disk-only")
+            mount.guest_writes(35)
+            mount.check()
+
+
+def settle(mount, name):
+    """Until a further snapshot can be taken; what was left open by then is there whole, or not at all."""
+
+    def works():
+        try:
+            domains.create(mount, "after disk-only")
+        except OSError as error:
+            assert error.errno in (errno.ETIMEDOUT, errno.EBUSY, errno.EIO, errno.ECONNRESET), error
+            return False
+        return True
+
+    wait_for(works, "a snapshot after a silent QEMU")
+    mount.remember("after")
+    assert name not in mount.snapshots("web1"), "it was told as failed, and is there"
+
+
+def test_another_client_has_the_monitor():
+    """While another client has the only monitor that we know, snapshots are refused in bounded time"""
+    need(QEMU)
+    mount = Watched(expected=[r"does not answer"])
+    with Guest(mount.qmp, disk=mount.disk):
+        other = Monitor(mount.qmp)
+        with mount:
+            fails_with((errno.ETIMEDOUT, errno.EBUSY), domains.take, mount, "one")
+            equal(mount.snapshots("web1"), [])
+            equal(administer.tags(mount.disk), [])
+            other.close()
+            wait_state(mount, "running")
+            wait_for(lambda: attempt_any(domains.take, mount, "one"), "a snapshot")
+            equal(mount.snapshots("web1"), ["one"])
+            equal(administer.tags(mount.disk), ["one"])
+
+
+def attempt_any(function, *arguments):
+    with contextlib.suppress(OSError):
+        function(*arguments)
+        return True
+    return False
+
+
+def wait_connected(mount):
+    """Until its QEMU is found; before, images' locks alone say that it runs."""
+    wait_for(lambda: "state: running" in events(mount), "the connection")
+
+
+def test_another_image():
+    """A QEMU that was started on another image than ours is left alone"""
+    need(QEMU)
+    with Watched() as mount:
+        other = make.image(mount.room, "other.qcow2", str(domains.SIZE))
+        with Guest(mount.qmp, disk=other):
+            wait_connected(mount)
+            for words in ("one disk-only", "one disk-only disk=vda:external"):
+                command_refused(errno.EIO, mount, "web1", "create", words, words=["another"])
+            equal(mount.snapshots("web1"), [])
+            equal(administer.names_beside(mount), ["web1.json", "web1.qcow2"])
+            equal(administer.tags(mount.disk), [])
+            equal(administer.tags(other), [])
+
+
+def test_followed():
+    """A QEMU that others run, on a chain that they opened by its file names, switches to our overlay"""
+    need(QEMU)
+    with Watched() as mount, Guest(mount.qmp, disk=mount.disk) as guest:
+        wait_connected(mount)
+        device = "/machine/peripheral-anon/device[0]/virtio-backend"
+        equal(guest.command("human-monitor-command", command_line=f'qemu-io -d {device} "write -P 5 0 64k"'), "")
+        domains.create(mount, "one disk-only disk=vda:external")
+        (block,) = [block for block in guest.command("query-block") if "inserted" in block]
+        equal(block["inserted"]["file"], administer.source(mount, "web1")[0])
+        equal(domains.frozen_byte(mount, "one"), 5)
+
+
+# ---- Frozen file systems ----
+
+
+class Agent(threading.Thread):
+    """A guest agent, as far as it is needed: `refuses` are commands that fail, `ignores` those never answered."""
+
+    def __init__(self, path, refuses=(), ignores=(), when_frozen=None):
+        super().__init__(daemon=True)
+        self.when_frozen = when_frozen
+        self.refuses, self.ignores = refuses, ignores
+        self.is_frozen = False
+        self.heard = []
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(path)
+        self.server.listen()
+        self.path = path
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.server.accept()
+                with connection, contextlib.suppress(OSError):
+                    self.serve(connection)
+
+    def serve(self, connection):
+        for line in connection.makefile("rb"):
+            message = json.loads(line.replace(b"\xff", b""))
+            name = message["execute"]
+            self.heard.append(name)
+            if name in self.ignores:
+                continue
+            if name in self.refuses:
+                answer = {"error": {"class": "GenericError", "desc": "no, not now"}}
+            else:
+                answer = {"return": self.answer(name, message.get("arguments", {}))}
+            mark = b"\xff" if name == "guest-sync-delimited" else b""
+            connection.sendall(mark + json.dumps(answer).encode() + b"\n")
+
+    def answer(self, name, arguments):
+        if name == "guest-sync-delimited":
+            return arguments["id"]
+        if name == "guest-fsfreeze-status":
+            return "frozen" if self.is_frozen else "thawed"
+        if name == "guest-fsfreeze-freeze":
+            self.is_frozen = True
+            if self.when_frozen:
+                self.when_frozen()
+            return 2
+        if name == "guest-fsfreeze-thaw":
+            self.is_frozen = False
+            return 2
+        raise AssertionError(name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        os.unlink(self.path)
+
+
+def consistency(mount, name):
+    return mount.text("web1", "snapshots", name, "consistency").strip()
+
+
+def agent_of(mount, **how):
+    return Agent(os.path.join(mount.room, "qga"), **how)
+
+
+def test_quiesced():
+    """With an agent its file systems are frozen before and thawed after, for mkdir, require, and paused"""
+    need(QEMU)
+    with Running(agent="qga") as mount, agent_of(mount) as agent:
+        mount.start()
+        for name, words in (("one", None), ("two", "quiesce=require " + ALL.format("external")), ("three", "quiesce=try paused"), ("four", "quiesce=no")):
+            agent.heard.clear()
+            mount.guest_writes(len(name))
+            if words is None:
+                domains.take(mount, name)
+                mount.remember(name)
+            elif words == "quiesce=no":
+                mount.take(f"{name} disk-only")
+            else:
+                mount.take(f"{name} disk-only {words}")
+            told = [each for each in agent.heard if each in ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw")]
+            if words == "quiesce=no":
+                equal(told, [])
+                equal(consistency(mount, name), "crash")
+                continue
+            equal(told, ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"], name)
+            equal(consistency(mount, name), "quiesced")
+            equal(agent.is_frozen, False)
+            if name == "three":
+                wait_state(mount, "paused")
+                command_refused(errno.EOPNOTSUPP, mount, "web1", "create", "five disk-only quiesce=require", words=["paused"])
+                power(mount, "resume")
+                wait_state(mount, "running")
+        mount.check()
+
+
+def test_agents_that_fail():
+    """An agent that is not there, refuses, or says nothing: require fails, and changes nothing; try goes without"""
+    need(QEMU)
+    ways = (
+        None,
+        {"refuses": ("guest-fsfreeze-freeze",)},
+        {"ignores": ("guest-fsfreeze-freeze",)},
+        {"ignores": ("guest-sync-delimited",)},
+    )
+    with Running(agent="qga") as mount:
+        mount.start()
+        for number, how in enumerate(ways):
+            with agent_of(mount, **how) if how else contextlib.nullcontext() as agent:
+                with Unchanged(mount):
+                    with contextlib.suppress(OSError):
+                        domains.create(mount, f"r{number} disk-only quiesce=require " + ALL.format("external"))
+                        raise AssertionError(f"succeeded with {how}")
+                mount.guest_writes(number + 10)
+                mount.take(f"t{number} disk-only quiesce=try " + ALL.format("external"))
+                equal(consistency(mount, f"t{number}"), "crash")
+                mount.check()
+                if agent:
+                    equal(agent.is_frozen, False)
+
+
+def test_frozen_by_somebody_else():
+    """File systems that somebody else froze are not thawed by us"""
+    need(QEMU)
+    with Running(agent="qga") as mount, agent_of(mount) as agent:
+        mount.start()
+        agent.is_frozen = True
+        with Unchanged(mount):
+            fails_with(errno.EBUSY, domains.create, mount, "one disk-only quiesce=require")
+        equal(agent.is_frozen, True)
+
+
+def test_thawed_where_the_snapshot_fails():
+    """Where QEMU refuses the transaction, what was frozen is thawed"""
+    need(QEMU)
+    with Running(agent="qga") as mount, agent_of(mount) as agent:
+        mount.start()
+        with mount.own() as monitor:
+            monitor.command("blockdev-add", **{"driver": "null-co", "node-name": "null", "size": domains.SIZE, "read-zeroes": True})
+            monitor.command("blockdev-mirror", **{"job-id": "m", "device": "vda", "target": "null", "sync": "full", "speed": 1})
+        with Unchanged(mount):
+            fails_with((errno.EBUSY, errno.EINVAL, errno.EIO), domains.create, mount, "one disk-only quiesce=require " + ALL.format("external"))
+        assert "guest-fsfreeze-freeze" in agent.heard, agent.heard
+        equal(agent.is_frozen, False)
+
+
+def test_silent_at_the_instant():
+    """A QEMU that stops answering before the transaction, and carries it out later: the snapshot is there whole, or not"""
+    need(QEMU)
+    for words in (ALL.format("external"), ALL.format("internal"), "disk=vda:internal disk=vdb:external"):
+        mount = Running(agent="qga", expected=[r"does not answer", r"could not be undone", r"not (undone|concluded) yet", r"may have, and its result"])
+
+        def stop_it():
+            os.kill(mount.processes()[0], signal.SIGSTOP)
+
+        with mount, agent_of(mount, when_frozen=stop_it) as agent:
+            mount.start()
+            mount.guest_writes(33)
+            names = administer.names_beside(mount)
+            present = {target: bytes(content) for target, content in mount.wanted.items()}
+            (pid,) = mount.processes()
+            try:
+                command_refused(errno.ETIMEDOUT, mount, "web1", "create", "one disk-only quiesce=require " + words)
+                equal(agent.is_frozen, False)
+                os.listdir(mount.path("web1", "snapshots"))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            agent.when_frozen = None
+            wait_state(mount, "running")
+            mount.guest_writes(34)
+            attempts = []
+
+            def works():
+                with contextlib.suppress(OSError):
+                    domains.create(mount, "after disk-only quiesce=no")
+                    return True
+                attempts.append(administer.newest_error(mount, "web1"))
+                return False
+
+            wait_for(works, "a snapshot after a silent QEMU")
+            mount.remember("after")
+            if "one" in mount.snapshots("web1"):
+                mount.frozen_bytes["one"] = present
+            elif "external" not in words:
+                equal(administer.names_beside(mount), names)
+            print(f"    {words}: {'taken' if 'one' in mount.frozen_bytes else 'not taken'}, {len(attempts)} refused", flush=True)
+            mount.guest_writes(35)
+            mount.check()
+            mount.off()
+            mount.check(is_running=False)
+
+
+def test_interrupted_while_it_freezes():
+    """A job that is cancelled while the agent is waited for leaves nothing, and nothing frozen"""
+    need(QEMU)
+    with Running(agent="qga") as mount, agent_of(mount, ignores=("guest-fsfreeze-freeze",)) as agent:
+        mount.start()
+        with Unchanged(mount):
+            found = []
+
+            def create():
+                try:
+                    domains.create(mount, "one disk-only quiesce=try " + ALL.format("external"))
+                    found.append(None)
+                except OSError as error:
+                    found.append(error.errno)
+
+            thread = threading.Thread(target=create)
+            thread.start()
+            wait_for(lambda: "guest-fsfreeze-freeze" in agent.heard, "the freeze")
+            for number in administer.jobs(mount, "web1"):
+                with open(mount.path("web1", "jobs", number, "cancel"), "w", encoding="ascii") as file:
+                    file.write("1\n")
+            thread.join()
+            equal(found, [errno.ECANCELED])
+            equal(mount.snapshots("web1"), [])
+        agent.ignores = ()
+        mount.take("two disk-only")
+        mount.check()
+
+
+if __name__ == "__main__":
+    checks.main(globals())
