@@ -18,7 +18,7 @@ import make
 from administer import command_refused
 from checks import equal, fails_with, need
 from mounted import wait_for
-from running import Running, same
+from running import Running, bottom_name
 from test_power import QEMU, Guest, Monitor, Watched, events, power, state, wait_state
 
 ALL = "disk=vda:{0} disk=vdb:{0}"
@@ -286,6 +286,7 @@ def test_deleting_while_it_runs():
                     del mount.frozen_bytes[name]
                 mount.check()
             # what waits must not disturb the guest, nor snapshots
+            mount.guest_reads()
             mount.guest_writes(77, at=5 * 65536)
             mount.take("more disk-only")
             mount.check()
@@ -326,6 +327,7 @@ def test_merging_while_it_runs():
                     mount.frozen_bytes["a"] = mount.frozen_bytes["b"]
                 mount.frozen_bytes = {name: content for name, content in mount.frozen_bytes.items() if name in there}
                 mount.check()
+                mount.guest_reads()
                 mount.guest_writes(99, at=2 * 65536)
                 mount.check()
                 mount.off()
@@ -468,6 +470,96 @@ def test_followed():
         equal(domains.frozen_byte(mount, "one"), 5)
 
 
+def test_opened_by_drive():
+    """A QEMU that others started with -drive, whose nodes have made-up names, on qcow2 and raw disks"""
+    need(QEMU)
+    for image_format, words in (("qcow2", "disk=vda:internal"), ("qcow2", "disk=vda:external"), ("raw", "")):
+        mount = Watched()
+        domains.web1(mount.source, qmp=mount.qmp, formats=(image_format,))
+        if image_format == "raw":
+            os.unlink(mount.disk)
+        path = os.path.join(mount.source, "web1.img" if image_format == "raw" else "web1.qcow2")
+        with mount, Guest(mount.qmp, "-drive", f"file={path},format={image_format},if=none,id=d", "-device", "virtio-blk-pci,drive=d") as guest:
+            wait_connected(mount)
+            for number in (1, 2, 3):
+                equal(guest.command("human-monitor-command", command_line=f'qemu-io d "write -q -P {number + 5} 0 64k"'), "")
+                domains.create(mount, f"s{number} disk-only {words}")
+                (block,) = [block for block in guest.command("query-block") if "inserted" in block]
+                equal(bottom_name(block["inserted"]["file"]), administer.source(mount, "web1")[0])
+            equal(guest.command("human-monitor-command", command_line='qemu-io d "write -q -P 99 0 64k"'), "")
+            for number in (1, 2, 3):
+                equal(domains.frozen_byte(mount, f"s{number}"), number + 5)
+
+
+def test_discarded_at_the_end():
+    """A QEMU with snapshot=on writes to no image of ours: refused"""
+    need(QEMU)
+    with Watched() as mount, Guest(mount.qmp, "-drive", f"file={mount.disk},format=qcow2,if=none,id=d,snapshot=on", "-device", "virtio-blk-pci,drive=d"):
+        wait_connected(mount)
+        for words in ("one disk-only", "one disk-only disk=vda:external"):
+            command_refused(errno.EIO, mount, "web1", "create", words, words=["another"])
+        equal(administer.names_beside(mount), ["web1.json", "web1.qcow2"])
+        equal(administer.tags(mount.disk), [])
+
+
+def test_who_follows():
+    """Where nobody would start the domain on another file, an external snapshot is refused, an internal one taken"""
+    need(QEMU)
+    mount = Watched()
+    domains.web1(mount.source, qmp=mount.qmp, follows=False)
+    with mount, Guest(mount.qmp, disk=mount.disk):
+        wait_connected(mount)
+        command_refused(errno.EPERM, mount, "web1", "create", "one disk-only disk=vda:external", words=["follows"])
+        domains.take(mount, "one")
+        equal(administer.tags(mount.disk), ["one"])
+
+
+def test_iothreads():
+    """Disks that are served by threads of their own"""
+    need(QEMU)
+    with Running(iothreads=True) as mount:
+        mount.start()
+        for number, words in enumerate((ALL.format("external"), ALL.format("internal"), "disk=vda:internal disk=vdb:external")):
+            mount.guest_writes(20 + number)
+            mount.take(f"s{number} disk-only {words}")
+            mount.guest_writes(30 + number, at=65536)
+            mount.check()
+        mount.guest_reads()
+        with mount.own() as monitor:
+            monitor.command("blockdev-add", **{"driver": "null-co", "node-name": "null", "size": domains.SIZE, "read-zeroes": True})
+            monitor.command("blockdev-mirror", **{"job-id": "m", "device": administer_node(monitor, "vda"), "target": "null", "sync": "full", "speed": 1})
+        with Unchanged(mount):
+            fails_with((errno.EBUSY, errno.EINVAL, errno.EIO), domains.create, mount, "one disk-only " + ALL.format("external"))
+        with mount.own() as monitor:
+            monitor.command("block-job-cancel", device="m", force=True)
+            wait_for(lambda: not monitor.command("query-jobs"), "the end of the job")
+        mount.take("more disk-only " + ALL.format("external"))
+        mount.check()
+
+
+def administer_node(monitor, target):
+    """The node that a disk's device is on."""
+    (block,) = [block for block in monitor.command("query-block") if block["qdev"] == f"/machine/peripheral/d-{target}/virtio-backend"]
+    return block["inserted"]["node-name"]
+
+
+def test_deep_chain():
+    """Many overlays, made while it runs; it starts again on them, and has one more"""
+    need(QEMU)
+    with Running(("qcow2",)) as mount:
+        mount.start()
+        for number in range(80):
+            mount.guest_writes(number + 1, at=number % 60 * 65536)
+            mount.take(f"s{number} disk-only disk=vda:external")
+        mount.off()
+        mount.check(is_running=False)
+        mount.start()
+        mount.guest_writes(111)
+        mount.take("more disk-only disk=vda:external")
+        mount.guest_writes(112)
+        mount.check()
+
+
 # ---- Frozen file systems ----
 
 
@@ -544,18 +636,18 @@ def test_quiesced():
     need(QEMU)
     with Running(agent="qga") as mount, agent_of(mount) as agent:
         mount.start()
-        for name, words in (("one", None), ("two", "quiesce=require " + ALL.format("external")), ("three", "quiesce=try paused"), ("four", "quiesce=no")):
+        for name, words in (("one", None), ("two", "quiesce=require " + ALL.format("external")), ("three", "quiesce=try paused"), ("four", "")):
             agent.heard.clear()
             mount.guest_writes(len(name))
             if words is None:
                 domains.take(mount, name)
                 mount.remember(name)
-            elif words == "quiesce=no":
+            elif not words:
                 mount.take(f"{name} disk-only")
             else:
                 mount.take(f"{name} disk-only {words}")
             told = [each for each in agent.heard if each in ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw")]
-            if words == "quiesce=no":
+            if words == "":
                 equal(told, [])
                 equal(consistency(mount, name), "crash")
                 continue
@@ -648,7 +740,7 @@ def test_silent_at_the_instant():
 
             def works():
                 with contextlib.suppress(OSError):
-                    domains.create(mount, "after disk-only quiesce=no")
+                    domains.create(mount, "after disk-only")
                     return True
                 attempts.append(administer.newest_error(mount, "web1"))
                 return False
@@ -664,6 +756,29 @@ def test_silent_at_the_instant():
             mount.check()
             mount.off()
             mount.check(is_running=False)
+
+
+def test_ended_while_it_freezes():
+    """A daemon that is to end while the agent is waited for ends soon, has taken the snapshot or not, and leaves nothing frozen"""
+    need(QEMU)
+    with Running(agent="qga") as mount, agent_of(mount, ignores=("guest-fsfreeze-freeze",)) as agent:
+        mount.start()
+        thread = threading.Thread(target=attempt_any, args=(domains.create, mount, "one disk-only quiesce=try " + ALL.format("external")))
+        thread.start()
+        wait_for(lambda: "guest-fsfreeze-freeze" in agent.heard, "the freeze")
+        mount.process.terminate()
+        thread.join()
+        equal(mount.process.wait(), 0)
+        mount.process = None
+        assert "guest-fsfreeze-thaw" in agent.heard, agent.heard
+        agent.ignores = ()
+        mount.mount_again()
+        if mount.snapshots("web1"):
+            mount.remember("one")
+        wait_state(mount, "running")
+        mount.take("two disk-only " + ALL.format("external"))
+        mount.guest_writes(4)
+        mount.check()
 
 
 def test_interrupted_while_it_freezes():

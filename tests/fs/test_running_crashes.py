@@ -15,7 +15,7 @@ import checks
 import domains
 from checks import Skip, equal, need
 from mounted import wait_for
-from running import Running
+from running import Running, administer_bytes, same
 from test_power import QEMU, state, wait_state
 from test_running import agent_of
 
@@ -183,6 +183,78 @@ def test_killed_while_it_is_settled():
                     mount.kill()
                 mount.mount_again()
                 judge(mount, "stays", present, set(word.split(":")[1] for word in words.split()))
+
+
+def test_silent_at_the_next_start():
+    """A QEMU that does not answer when the next daemon starts: that mounts, changes nothing, and settles it later"""
+    need(QEMU)
+    need_points()
+    for words in KINDS.values():
+        for point, end in (("taken", "goes on"), ("opened", "goes on"), ("taken", "is killed")):
+            expected = [*EXPECTED, r"can't be settled", r"not (undone|concluded) yet"]
+            with Running(expected=expected, environment={"VMSNAPFS_TEST_CRASH": f"{point}:1"}) as mount:
+                mount.start()
+                mount.names_before = administer.names_beside(mount)
+                mount.guest_writes(40)
+                present = {target: bytes(content) for target, content in mount.wanted.items()}
+                mount.flush()
+                create_and_die(mount, "one disk-only " + words)
+                mount.guest_writes(41, ["vdb"], at=2 * 65536)
+                mount.flush()
+                (pid,) = mount.processes()
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    mount.mount_again()
+                    os.listdir(mount.path("web1", "snapshots"))
+                    assert expect_any(mount, "two disk-only " + words), "done, though its QEMU does not answer"
+                finally:
+                    if end == "is killed":
+                        os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGCONT)
+                if end == "is killed":
+                    wait_for(lambda: state(mount) in ("crashed", "shutoff"), "the end of the QEMU")
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(pid, 0)
+                    mount.start()  # which must not be before it is settled
+                wait_state(mount, "running")
+                wait_for(lambda: expect_any(mount, "two disk-only " + words) is None, "a snapshot")
+                mount.remember("two")
+                if "one" in mount.snapshots("web1"):
+                    mount.frozen_bytes["one"] = present
+                elif point == "taken":
+                    equal("external" in words, False, "an overlay was in use, and its snapshot is not there")
+                mount.check()
+                mount.guest_reads()
+                mount.off()
+                mount.check(is_running=False)
+
+
+def test_crashes_with_a_users_overlay():
+    """An overlay that a user made is never removed, and the snapshot is there whole, or not"""
+    need(QEMU)
+    need_points()
+    for point in ("journaled", "opened", "taken", "committing", "finishing"):
+        for fate in FATES:
+            with Running(expected=EXPECTED, environment={"VMSNAPFS_TEST_CRASH": f"{point}:1"}) as mount:
+                mount.start()
+                mount.guest_writes(41)
+                mount.flush()
+                mine = os.path.join(mount.source, "mine.x")
+                subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "web1.qcow2", "-F", "qcow2", mine, str(domains.SIZE)], check=True)
+                present = {target: bytes(content) for target, content in mount.wanted.items()}
+                create_and_die(mount, f"one disk-only reuse-external disk=vda:external:{mine} disk=vdb:internal")
+                meet(mount, fate)
+                mount.mount_again()
+                assert os.path.exists(mine), (point, fate)
+                if administer.source(mount, "web1")[0] == mine and "one" in mount.snapshots("web1"):
+                    same(administer.frozen_bytes(mount, "web1", "one"), present["vda"], f"{point} {fate}")
+                if "killed" in fate:
+                    mount.start()
+                wait_state(mount, "running")
+                equal(mount.opened(), {target: administer.source(mount, "web1", target)[0] for target in mount.targets}, f"{point} {fate}")
+                for target in mount.targets:
+                    mount.flush()
+                    same(administer_bytes(mount, target), mount.wanted[target], f"{point} {fate} present of {target}")
 
 
 def expect_any(mount, words):
