@@ -36,6 +36,8 @@ class Running(Launched):
             content["agent"] = os.path.join(self.room, agent)
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(content, file)
+        self.elsewhere = self._directory("elsewhere")
+        self.options = f"allow={self.elsewhere}"
         self.wanted = {}
         self.frozen_bytes = {}
 
@@ -81,6 +83,12 @@ class Running(Launched):
                 self.io(target, f"read -q -P {value} {at} 4k")
         with open(os.path.join(os.path.dirname(self.monitor()), "log"), encoding="utf-8", errors="replace") as file:
             assert "verification failed" not in file.read(), "the guest reads other bytes than it wrote"
+
+    def users_overlay(self, name, base, image_format="qcow2"):
+        """An overlay outside of the source, where it is not taken for what another program has switched to."""
+        path, base = os.path.join(self.elsewhere, name), os.path.join(self.source, base)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", base, "-F", image_format, path, str(domains.SIZE))
+        return path
 
     def flush(self):
         for target in self.targets:

@@ -7,9 +7,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import threading
-import time
 
 import administer
 import checks
@@ -35,7 +33,7 @@ class Unchanged:
         return (
             domains.parents(mount),
             domains.current(mount),
-            state(mount),
+            is_paused(mount),
             mount.opened(),
             {target: administer.layers(mount, "web1", target) for target in mount.targets},
             administer.names_beside(mount),
@@ -49,6 +47,12 @@ class Unchanged:
         if not kind:
             for found, wanted in zip(self.picture(), self.before):
                 equal(found, wanted, "what was refused has changed something")
+
+
+def is_paused(mount):
+    """As its QEMU says at this moment."""
+    with mount.own() as monitor:
+        return monitor.command("query-status")["status"] == "paused"
 
 
 def refused(code, mount, words, *said):
@@ -189,7 +193,7 @@ def test_failed_pause_is_taken_back():
             monitor.command("blockdev-mirror", **{"job-id": "m", "device": "vda", "target": "null", "sync": "full", "speed": 1})
         with Unchanged(mount):
             fails_with((errno.EBUSY, errno.EINVAL, errno.EIO), domains.create, mount, "one disk-only paused " + ALL.format("external"))
-            equal(state(mount), "running")
+            equal(is_paused(mount), False)
 
 
 def test_all_disks_or_none():
@@ -219,10 +223,8 @@ def test_reused_overlay():
     with Running() as mount:
         mount.start()
         make.filled(os.path.join(mount.source, "third.img"), domains.SIZE)
-        mine = os.path.join(mount.source, "mine.x")
-        wrong = os.path.join(mount.source, "wrong.x")
-        for path, base, base_format in ((mine, "web1.qcow2", "qcow2"), (wrong, "third.img", "raw")):
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", base, "-F", base_format, path, str(domains.SIZE)], check=True)
+        mine = mount.users_overlay("mine", "web1.qcow2")
+        wrong = mount.users_overlay("wrong", "third.img", "raw")
         refused(errno.EINVAL, mount, f"one disk-only reuse-external disk=vda:external:{wrong} disk=vdb:no", "can't be reused")
         mount.take(f"one disk-only reuse-external disk=vda:external:{mine} disk=vdb:no", ["vda"])
         equal(mount.opened()["vda"], mine)
@@ -566,8 +568,10 @@ def test_deep_chain():
 class Agent(threading.Thread):
     """A guest agent, as far as it is needed: `refuses` are commands that fail, `ignores` those never answered."""
 
-    def __init__(self, path, refuses=(), ignores=(), when_frozen=None):
+    def __init__(self, path, refuses=(), ignores=(), when_frozen=None, when_thawed=None, is_paused=None):
         super().__init__(daemon=True)
+        self.is_paused = is_paused
+        self.when_thawed = when_thawed
         self.when_frozen = when_frozen
         self.refuses, self.ignores = refuses, ignores
         self.is_frozen = False
@@ -590,7 +594,7 @@ class Agent(threading.Thread):
             message = json.loads(line.replace(b"\xff", b""))
             name = message["execute"]
             self.heard.append(name)
-            if name in self.ignores:
+            if name in self.ignores or (self.is_paused and self.is_paused()):
                 continue
             if name in self.refuses:
                 answer = {"error": {"class": "GenericError", "desc": "no, not now"}}
@@ -611,6 +615,8 @@ class Agent(threading.Thread):
             return 2
         if name == "guest-fsfreeze-thaw":
             self.is_frozen = False
+            if self.when_thawed:
+                self.when_thawed()
             return 2
         raise AssertionError(name)
 
@@ -634,7 +640,7 @@ def agent_of(mount, **how):
 def test_quiesced():
     """With an agent its file systems are frozen before and thawed after, for mkdir, require, and paused"""
     need(QEMU)
-    with Running(agent="qga") as mount, agent_of(mount) as agent:
+    with Running(agent="qga") as mount, agent_of(mount, is_paused=lambda: is_paused(mount)) as agent:
         mount.start()
         for name, words in (("one", None), ("two", "quiesce=require " + ALL.format("external")), ("three", "quiesce=try paused"), ("four", "")):
             agent.heard.clear()
@@ -756,6 +762,28 @@ def test_silent_at_the_instant():
             mount.check()
             mount.off()
             mount.check(is_running=False)
+
+
+def test_cancelled_too_late():
+    """A job that is cancelled when QEMU has switched the files can't be undone any more: the snapshot is there"""
+    need(QEMU)
+    with Running(agent="qga") as mount:
+
+        def cancel():
+            for number in administer.jobs(mount, "web1"):
+                with contextlib.suppress(OSError), open(mount.path("web1", "jobs", number, "cancel"), "w", encoding="ascii") as file:
+                    file.write("1\n")
+
+        with agent_of(mount, when_thawed=cancel) as agent:
+            mount.start()
+            mount.guest_writes(4)
+            mount.take("one disk-only quiesce=require " + ALL.format("external"))
+            assert "guest-fsfreeze-thaw" in agent.heard
+            mount.guest_writes(5)
+            mount.check()
+            mount.take("two disk-only " + ALL.format("external"))
+            mount.guest_writes(6)
+            mount.check()
 
 
 def test_ended_while_it_freezes():
