@@ -19,9 +19,14 @@ PAGE = 64 * 1024
 class Running(Launched):
     """Domain web1 with a disk for each format; `wanted` has the bytes that each must hold."""
 
-    def __init__(self, formats=("qcow2", "qcow2"), *, launch=BARE, more=(), presets=None, agent=None, **options):
+    def __init__(self, formats=("qcow2", "qcow2"), *, launch=BARE, more=(), presets=None, agent=None, iothreads=False, **options):
         self.targets = ["vd" + "abcdef"[i] for i in range(len(formats))]
-        devices = [word for target in self.targets for word in ("-device", f"virtio-blk-pci,drive={target},id=d-{target}")]
+        devices = []
+        for target in self.targets:
+            if iothreads:
+                devices += ["-object", f"iothread,id=t-{target}"]
+            thread = f",iothread=t-{target}" if iothreads else ""
+            devices += ["-device", f"virtio-blk-pci,drive={target},id=d-{target}{thread}"]
         definition = {"formats": formats, "presets": presets}
         super().__init__(launch=launch, more=[*devices, *more], definition=definition, **options)
         if agent:
@@ -31,6 +36,8 @@ class Running(Launched):
             content["agent"] = os.path.join(self.room, agent)
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(content, file)
+        self.elsewhere = self._directory("elsewhere")
+        self.options = f"allow={self.elsewhere}"
         self.wanted = {}
         self.frozen_bytes = {}
 
@@ -67,6 +74,21 @@ class Running(Launched):
             self.io(target, f"write -P {value} {at} {PAGE}")
             if self.wanted:
                 self.wanted[target][at : at + PAGE] = bytes([value]) * PAGE
+
+    def guest_reads(self):
+        """The guest finds what it wrote, through the chain that its QEMU has open; what differs is told in the log of that."""
+        for target in self.targets:
+            for at in range(0, 8 * PAGE, PAGE):
+                (value,) = set(self.wanted[target][at : at + 4096])
+                self.io(target, f"read -q -P {value} {at} 4k")
+        with open(os.path.join(os.path.dirname(self.monitor()), "log"), encoding="utf-8", errors="replace") as file:
+            assert "verification failed" not in file.read(), "the guest reads other bytes than it wrote"
+
+    def users_overlay(self, name, base, image_format="qcow2"):
+        """An overlay outside of the source, where it is not taken for what another program has switched to."""
+        path, base = os.path.join(self.elsewhere, name), os.path.join(self.source, base)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", base, "-F", image_format, path, str(domains.SIZE))
+        return path
 
     def flush(self):
         for target in self.targets:

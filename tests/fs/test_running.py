@@ -7,9 +7,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import threading
-import time
 
 import administer
 import checks
@@ -18,7 +16,7 @@ import make
 from administer import command_refused
 from checks import equal, fails_with, need
 from mounted import wait_for
-from running import Running, same
+from running import Running, bottom_name
 from test_power import QEMU, Guest, Monitor, Watched, events, power, state, wait_state
 
 ALL = "disk=vda:{0} disk=vdb:{0}"
@@ -35,7 +33,7 @@ class Unchanged:
         return (
             domains.parents(mount),
             domains.current(mount),
-            state(mount),
+            is_paused(mount),
             mount.opened(),
             {target: administer.layers(mount, "web1", target) for target in mount.targets},
             administer.names_beside(mount),
@@ -49,6 +47,12 @@ class Unchanged:
         if not kind:
             for found, wanted in zip(self.picture(), self.before):
                 equal(found, wanted, "what was refused has changed something")
+
+
+def is_paused(mount):
+    """As its QEMU says at this moment."""
+    with mount.own() as monitor:
+        return monitor.command("query-status")["status"] == "paused"
 
 
 def refused(code, mount, words, *said):
@@ -189,7 +193,7 @@ def test_failed_pause_is_taken_back():
             monitor.command("blockdev-mirror", **{"job-id": "m", "device": "vda", "target": "null", "sync": "full", "speed": 1})
         with Unchanged(mount):
             fails_with((errno.EBUSY, errno.EINVAL, errno.EIO), domains.create, mount, "one disk-only paused " + ALL.format("external"))
-            equal(state(mount), "running")
+            equal(is_paused(mount), False)
 
 
 def test_all_disks_or_none():
@@ -219,10 +223,8 @@ def test_reused_overlay():
     with Running() as mount:
         mount.start()
         make.filled(os.path.join(mount.source, "third.img"), domains.SIZE)
-        mine = os.path.join(mount.source, "mine.x")
-        wrong = os.path.join(mount.source, "wrong.x")
-        for path, base, base_format in ((mine, "web1.qcow2", "qcow2"), (wrong, "third.img", "raw")):
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", base, "-F", base_format, path, str(domains.SIZE)], check=True)
+        mine = mount.users_overlay("mine", "web1.qcow2")
+        wrong = mount.users_overlay("wrong", "third.img", "raw")
         refused(errno.EINVAL, mount, f"one disk-only reuse-external disk=vda:external:{wrong} disk=vdb:no", "can't be reused")
         mount.take(f"one disk-only reuse-external disk=vda:external:{mine} disk=vdb:no", ["vda"])
         equal(mount.opened()["vda"], mine)
@@ -286,6 +288,7 @@ def test_deleting_while_it_runs():
                     del mount.frozen_bytes[name]
                 mount.check()
             # what waits must not disturb the guest, nor snapshots
+            mount.guest_reads()
             mount.guest_writes(77, at=5 * 65536)
             mount.take("more disk-only")
             mount.check()
@@ -326,6 +329,7 @@ def test_merging_while_it_runs():
                     mount.frozen_bytes["a"] = mount.frozen_bytes["b"]
                 mount.frozen_bytes = {name: content for name, content in mount.frozen_bytes.items() if name in there}
                 mount.check()
+                mount.guest_reads()
                 mount.guest_writes(99, at=2 * 65536)
                 mount.check()
                 mount.off()
@@ -468,14 +472,106 @@ def test_followed():
         equal(domains.frozen_byte(mount, "one"), 5)
 
 
+def test_opened_by_drive():
+    """A QEMU that others started with -drive, whose nodes have made-up names, on qcow2 and raw disks"""
+    need(QEMU)
+    for image_format, words in (("qcow2", "disk=vda:internal"), ("qcow2", "disk=vda:external"), ("raw", "")):
+        mount = Watched()
+        domains.web1(mount.source, qmp=mount.qmp, formats=(image_format,))
+        if image_format == "raw":
+            os.unlink(mount.disk)
+        path = os.path.join(mount.source, "web1.img" if image_format == "raw" else "web1.qcow2")
+        with mount, Guest(mount.qmp, "-drive", f"file={path},format={image_format},if=none,id=d", "-device", "virtio-blk-pci,drive=d") as guest:
+            wait_connected(mount)
+            for number in (1, 2, 3):
+                equal(guest.command("human-monitor-command", command_line=f'qemu-io d "write -q -P {number + 5} 0 64k"'), "")
+                domains.create(mount, f"s{number} disk-only {words}")
+                (block,) = [block for block in guest.command("query-block") if "inserted" in block]
+                equal(bottom_name(block["inserted"]["file"]), administer.source(mount, "web1")[0])
+            equal(guest.command("human-monitor-command", command_line='qemu-io d "write -q -P 99 0 64k"'), "")
+            for number in (1, 2, 3):
+                equal(domains.frozen_byte(mount, f"s{number}"), number + 5)
+
+
+def test_discarded_at_the_end():
+    """A QEMU with snapshot=on writes to no image of ours: refused"""
+    need(QEMU)
+    with Watched() as mount, Guest(mount.qmp, "-drive", f"file={mount.disk},format=qcow2,if=none,id=d,snapshot=on", "-device", "virtio-blk-pci,drive=d"):
+        wait_connected(mount)
+        for words in ("one disk-only", "one disk-only disk=vda:external"):
+            command_refused(errno.EIO, mount, "web1", "create", words, words=["another"])
+        equal(administer.names_beside(mount), ["web1.json", "web1.qcow2"])
+        equal(administer.tags(mount.disk), [])
+
+
+def test_who_follows():
+    """Where nobody would start the domain on another file, an external snapshot is refused, an internal one taken"""
+    need(QEMU)
+    mount = Watched()
+    domains.web1(mount.source, qmp=mount.qmp, follows=False)
+    with mount, Guest(mount.qmp, disk=mount.disk):
+        wait_connected(mount)
+        command_refused(errno.EPERM, mount, "web1", "create", "one disk-only disk=vda:external", words=["follows"])
+        domains.take(mount, "one")
+        equal(administer.tags(mount.disk), ["one"])
+
+
+def test_iothreads():
+    """Disks that are served by threads of their own"""
+    need(QEMU)
+    with Running(iothreads=True) as mount:
+        mount.start()
+        for number, words in enumerate((ALL.format("external"), ALL.format("internal"), "disk=vda:internal disk=vdb:external")):
+            mount.guest_writes(20 + number)
+            mount.take(f"s{number} disk-only {words}")
+            mount.guest_writes(30 + number, at=65536)
+            mount.check()
+        mount.guest_reads()
+        with mount.own() as monitor:
+            monitor.command("blockdev-add", **{"driver": "null-co", "node-name": "null", "size": domains.SIZE, "read-zeroes": True})
+            monitor.command("blockdev-mirror", **{"job-id": "m", "device": administer_node(monitor, "vda"), "target": "null", "sync": "full", "speed": 1})
+        with Unchanged(mount):
+            fails_with((errno.EBUSY, errno.EINVAL, errno.EIO), domains.create, mount, "one disk-only " + ALL.format("external"))
+        with mount.own() as monitor:
+            monitor.command("block-job-cancel", device="m", force=True)
+            wait_for(lambda: not monitor.command("query-jobs"), "the end of the job")
+        mount.take("more disk-only " + ALL.format("external"))
+        mount.check()
+
+
+def administer_node(monitor, target):
+    """The node that a disk's device is on."""
+    (block,) = [block for block in monitor.command("query-block") if block["qdev"] == f"/machine/peripheral/d-{target}/virtio-backend"]
+    return block["inserted"]["node-name"]
+
+
+def test_deep_chain():
+    """Many overlays, made while it runs; it starts again on them, and has one more"""
+    need(QEMU)
+    with Running(("qcow2",)) as mount:
+        mount.start()
+        for number in range(80):
+            mount.guest_writes(number + 1, at=number % 60 * 65536)
+            mount.take(f"s{number} disk-only disk=vda:external")
+        mount.off()
+        mount.check(is_running=False)
+        mount.start()
+        mount.guest_writes(111)
+        mount.take("more disk-only disk=vda:external")
+        mount.guest_writes(112)
+        mount.check()
+
+
 # ---- Frozen file systems ----
 
 
 class Agent(threading.Thread):
     """A guest agent, as far as it is needed: `refuses` are commands that fail, `ignores` those never answered."""
 
-    def __init__(self, path, refuses=(), ignores=(), when_frozen=None):
+    def __init__(self, path, refuses=(), ignores=(), when_frozen=None, when_thawed=None, is_paused=None):
         super().__init__(daemon=True)
+        self.is_paused = is_paused
+        self.when_thawed = when_thawed
         self.when_frozen = when_frozen
         self.refuses, self.ignores = refuses, ignores
         self.is_frozen = False
@@ -498,7 +594,7 @@ class Agent(threading.Thread):
             message = json.loads(line.replace(b"\xff", b""))
             name = message["execute"]
             self.heard.append(name)
-            if name in self.ignores:
+            if name in self.ignores or (self.is_paused and self.is_paused()):
                 continue
             if name in self.refuses:
                 answer = {"error": {"class": "GenericError", "desc": "no, not now"}}
@@ -519,6 +615,8 @@ class Agent(threading.Thread):
             return 2
         if name == "guest-fsfreeze-thaw":
             self.is_frozen = False
+            if self.when_thawed:
+                self.when_thawed()
             return 2
         raise AssertionError(name)
 
@@ -542,20 +640,20 @@ def agent_of(mount, **how):
 def test_quiesced():
     """With an agent its file systems are frozen before and thawed after, for mkdir, require, and paused"""
     need(QEMU)
-    with Running(agent="qga") as mount, agent_of(mount) as agent:
+    with Running(agent="qga") as mount, agent_of(mount, is_paused=lambda: is_paused(mount)) as agent:
         mount.start()
-        for name, words in (("one", None), ("two", "quiesce=require " + ALL.format("external")), ("three", "quiesce=try paused"), ("four", "quiesce=no")):
+        for name, words in (("one", None), ("two", "quiesce=require " + ALL.format("external")), ("three", "quiesce=try paused"), ("four", "")):
             agent.heard.clear()
             mount.guest_writes(len(name))
             if words is None:
                 domains.take(mount, name)
                 mount.remember(name)
-            elif words == "quiesce=no":
+            elif not words:
                 mount.take(f"{name} disk-only")
             else:
                 mount.take(f"{name} disk-only {words}")
             told = [each for each in agent.heard if each in ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw")]
-            if words == "quiesce=no":
+            if words == "":
                 equal(told, [])
                 equal(consistency(mount, name), "crash")
                 continue
@@ -648,7 +746,7 @@ def test_silent_at_the_instant():
 
             def works():
                 with contextlib.suppress(OSError):
-                    domains.create(mount, "after disk-only quiesce=no")
+                    domains.create(mount, "after disk-only")
                     return True
                 attempts.append(administer.newest_error(mount, "web1"))
                 return False
@@ -664,6 +762,51 @@ def test_silent_at_the_instant():
             mount.check()
             mount.off()
             mount.check(is_running=False)
+
+
+def test_cancelled_too_late():
+    """A job that is cancelled when QEMU has switched the files can't be undone any more: the snapshot is there"""
+    need(QEMU)
+    with Running(agent="qga") as mount:
+
+        def cancel():
+            for number in administer.jobs(mount, "web1"):
+                with contextlib.suppress(OSError), open(mount.path("web1", "jobs", number, "cancel"), "w", encoding="ascii") as file:
+                    file.write("1\n")
+
+        with agent_of(mount, when_thawed=cancel) as agent:
+            mount.start()
+            mount.guest_writes(4)
+            mount.take("one disk-only quiesce=require " + ALL.format("external"))
+            assert "guest-fsfreeze-thaw" in agent.heard
+            mount.guest_writes(5)
+            mount.check()
+            mount.take("two disk-only " + ALL.format("external"))
+            mount.guest_writes(6)
+            mount.check()
+
+
+def test_ended_while_it_freezes():
+    """A daemon that is to end while the agent is waited for ends soon, has taken the snapshot or not, and leaves nothing frozen"""
+    need(QEMU)
+    with Running(agent="qga") as mount, agent_of(mount, ignores=("guest-fsfreeze-freeze",)) as agent:
+        mount.start()
+        thread = threading.Thread(target=attempt_any, args=(domains.create, mount, "one disk-only quiesce=try " + ALL.format("external")))
+        thread.start()
+        wait_for(lambda: "guest-fsfreeze-freeze" in agent.heard, "the freeze")
+        mount.process.terminate()
+        thread.join()
+        equal(mount.process.wait(), 0)
+        mount.process = None
+        assert "guest-fsfreeze-thaw" in agent.heard, agent.heard
+        agent.ignores = ()
+        mount.mount_again()
+        if mount.snapshots("web1"):
+            mount.remember("one")
+        wait_state(mount, "running")
+        mount.take("two disk-only " + ALL.format("external"))
+        mount.guest_writes(4)
+        mount.check()
 
 
 def test_interrupted_while_it_freezes():

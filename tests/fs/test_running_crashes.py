@@ -4,9 +4,7 @@
 import contextlib
 import errno
 import os
-import random
 import signal
-import subprocess
 import threading
 import time
 
@@ -38,7 +36,7 @@ FATES = {
     "writes to vdb and is killed": ("vdb",),
     "writes to both and is killed": ("vda", "vdb"),
 }
-EXPECTED = (r"ended while nobody looked", r"ended by signal", r"ended without being asked", r"does not answer", r"may still be frozen")
+EXPECTED = (r"its QEMU ended", r"ended while nobody looked", r"ended by signal", r"ended without being asked", r"does not answer", r"may still be frozen")
 
 
 def need_points():
@@ -82,11 +80,33 @@ def judge(mount, fate, present, taken, must_be=None):
         for path in administer.images(mount.source):
             assert not any(tag.startswith("one") for tag in administer.tags(path)), path
         equal(administer.names_beside(mount), mount.names_before)
+    mount.guest_reads()
     mount.guest_writes(111, at=3 * 65536)
     mount.take("later disk-only disk=vda:external disk=vdb:internal")
     mount.guest_writes(112, at=3 * 65536)
     mount.check()
     mount.off()
+    mount.check(is_running=False)
+    parents = domains.parents(mount)
+    below = "zero" if "zero" in parents else None
+    if is_there:
+        equal((parents["one"], parents["later"]), (below, "one"))
+        equal(mount.text("web1", "snapshots", "one", "description").strip(), "told before")
+        equal(domains.document(mount, "one")["state"], "running")
+    else:
+        equal(parents["later"], below)
+    if fate in ("stays", "writes to both and is killed"):
+        go_home(mount)
+
+
+def go_home(mount):
+    """Whatever was made can be given back: nothing is left but the first files."""
+    for name in mount.snapshots("web1"):
+        os.rmdir(administer.snapshot_path(mount, "web1", name))
+    mount.frozen_bytes = {}
+    for target, name in (("vda", "web1.qcow2"), ("vdb", "web1-b.qcow2")):
+        domains.home(mount, target=target, name=name)
+    equal(administer.names_beside(mount), ["web1-b.qcow2", "web1.json", "web1.qcow2"])
     mount.check(is_running=False)
 
 
@@ -101,7 +121,7 @@ def crash(point, kind, fate):
         mount.guest_writes(41)
         mount.flush()  # or a killed QEMU takes it along
         present = {target: bytes(content) for target, content in mount.wanted.items()}
-        create_and_die(mount, "one disk-only " + KINDS[kind])
+        create_and_die(mount, 'one disk-only description="told before" ' + KINDS[kind])
         meet(mount, fate)
         mount.mount_again()
         must_be = True if point in DONE else False if point not in HAPPENED else None
@@ -175,7 +195,7 @@ def test_killed_while_it_is_settled():
                 mount.names_before = administer.names_beside(mount)
                 mount.guest_writes(40)
                 present = {target: bytes(content) for target, content in mount.wanted.items()}
-                create_and_die(mount, "one disk-only " + words)
+                create_and_die(mount, 'one disk-only description="told before" ' + words)
                 meet(mount, "stays and writes")
                 with contextlib.suppress(Exception):
                     mount.mount_again(VMSNAPFS_TEST_CRASH=f"{second}:1")
@@ -183,6 +203,90 @@ def test_killed_while_it_is_settled():
                     mount.kill()
                 mount.mount_again()
                 judge(mount, "stays", present, set(word.split(":")[1] for word in words.split()))
+
+
+def starts(mount):
+    try:
+        mount.start()
+    except OSError as error:  # it is not known yet that the silent one has ended
+        assert error.errno == errno.ETIMEDOUT, error
+        return False
+    return True
+
+
+def test_silent_at_the_next_start():
+    """A QEMU that does not answer when the next daemon starts: that mounts, changes nothing, and settles it later"""
+    need(QEMU)
+    need_points()
+    for words in KINDS.values():
+        for point, end in (("taken", "goes on"), ("opened", "goes on"), ("taken", "is killed")):
+            expected = [*EXPECTED, r"can't be settled", r"not (undone|concluded) yet"]
+            with Running(expected=expected, environment={"VMSNAPFS_TEST_CRASH": f"{point}:1"}) as mount:
+                mount.start()
+                mount.names_before = administer.names_beside(mount)
+                mount.guest_writes(40)
+                present = {target: bytes(content) for target, content in mount.wanted.items()}
+                mount.flush()
+                create_and_die(mount, "one disk-only " + words)
+                mount.guest_writes(41, ["vdb"], at=2 * 65536)
+                mount.flush()
+                (pid,) = mount.processes()
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    mount.mount_again()
+                    os.listdir(mount.path("web1", "snapshots"))
+                    assert expect_any(mount, "two disk-only " + words), "done, though its QEMU does not answer"
+                finally:
+                    if end == "is killed":
+                        os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGCONT)
+                if end == "is killed":
+                    wait_for(lambda: state(mount) in ("crashed", "shutoff"), "the end of the QEMU")
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(pid, 0)
+                    wait_for(lambda: starts(mount), "the start, which must not be before it is settled")
+                wait_state(mount, "running")
+                wait_for(lambda: expect_any(mount, "two disk-only " + words) is None, "a snapshot")
+                mount.remember("two")
+                if "one" in mount.snapshots("web1"):
+                    mount.frozen_bytes["one"] = present
+                elif point == "taken":  # an overlay that was in use and not written to has nothing to lose
+                    assert ("vdb:external" if end == "is killed" else "external") not in words, f"{words}, {end}: not there"
+                mount.check()
+                mount.guest_reads()
+                mount.off()
+                mount.check(is_running=False)
+
+
+def test_crashes_with_a_users_overlay():
+    """An overlay that a user made is never removed, and the snapshot is there whole, or not"""
+    need(QEMU)
+    need_points()
+    for point in ("journaled", "opened", "taken", "committing", "finishing"):
+        for fate in FATES:
+            with Running(expected=EXPECTED, environment={"VMSNAPFS_TEST_CRASH": f"{point}:1"}) as mount:
+                mount.start()
+                mount.guest_writes(41)
+                mount.flush()
+                mine = mount.users_overlay("mine", "web1.qcow2")
+                present = {target: bytes(content) for target, content in mount.wanted.items()}
+                create_and_die(mount, f"one disk-only reuse-external disk=vda:external:{mine} disk=vdb:internal")
+                meet(mount, fate)
+                mount.mount_again()
+                assert os.path.exists(mine), (point, fate)
+                is_there = "one" in mount.snapshots("web1")
+                if not is_there:
+                    assert point not in HAPPENED or fate in ("is killed", "writes to vdb and is killed"), (point, fate)
+                equal(administer.source(mount, "web1")[0], mine if is_there else mount.disk)
+                if is_there:
+                    mount.frozen_bytes["one"] = present
+                if "killed" in fate:
+                    mount.check(is_running=False)
+                    mount.start()
+                wait_state(mount, "running")
+                mount.take("two disk-only")
+                mount.guest_writes(55)
+                mount.check()
 
 
 def expect_any(mount, words):
