@@ -14,6 +14,8 @@
 #include "catalog/service.h"
 #include "catalog/step_back.h"
 
+#define SHOW_TRIES 3
+
 static void unlock(pthread_mutex_t **mutex)
 {
     pthread_mutex_unlock(*mutex);
@@ -249,7 +251,11 @@ int catalog_show(struct catalog_service *service, const struct state_domain *sta
         return gone(err);
     if (state_domain_copy(state, &copy) < 0)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    int r = look_at(service, member, copy, NULL, err);
+    int r = -EIO;
+    /* Who asked for the change looks right after it: an error that passes must not show him the old. */
+    for (int tries = 0; tries < SHOW_TRIES && (r == 0 ? member->domain->is_incomplete : error_may_pass(r));
+         tries++)
+        r = look_at(service, member, copy, NULL, err);
     if (r < 0) { /* what was saved holds all the same, and is shown by the next look */
         want_look(service);
         state_domain_free(member->state);
