@@ -150,6 +150,21 @@ static int list_beside(struct scan *scan, const struct scan *before, const char 
     return r;
 }
 
+/* Is it a disk that a definition names, and that could not be opened just now? What it is has been said. */
+static bool is_unopened_disk(const struct scan *scan, const char *name)
+{
+    size_t length = strlen(scan->source) + 1;
+    for (size_t i = 0; i < scan->definition_count; i++) {
+        const struct scan_definition *definition = &scan->definitions[i];
+        for (size_t j = 0; definition->is_good && definition->sources[j]; j++)
+            if (definition->chains[j].count == 0 && strlen(definition->sources[j]) > length &&
+                strncmp(definition->sources[j], scan->source, length - 1) == 0 &&
+                strcmp(definition->sources[j] + length, name) == 0)
+                return true;
+    }
+    return false;
+}
+
 /* The images that the store knows, wherever they lie: a name that a person gave an overlay may have any
  * ending. */
 static int open_known(struct scan *scan, const struct scan *before, char *const *known)
@@ -179,7 +194,8 @@ static int scan_names(struct scan *scan, const struct scan *before, const struct
         r = scan_definition_open(scan, before, &scan->definitions[i]);
     for (size_t i = 0; r == 0 && i < names->count; i++) {
         enum ending ending = ending_of(names->list[i]);
-        if (ending == ENDING_QCOW2 || ending == ENDING_MEANINGLESS)
+        if ((ending == ENDING_QCOW2 || ending == ENDING_MEANINGLESS) &&
+            !is_unopened_disk(scan, names->list[i]))
             r = scan_images_add_candidate(scan, before, scan->source, names->list[i]);
     }
     for (size_t i = 0; r == 0 && i < scan->definition_count; i++)

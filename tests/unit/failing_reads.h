@@ -14,12 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 /* Part of the paths of the files that can't be opened, or read, and at which offsets with pread. */
 static const char *_Atomic failing_open, *_Atomic failing_read;
 static _Atomic off_t failing_from;
+static const char *_Atomic failing_stat; /* the next fstat of such a file, and only that */
 static atomic_uint failures;
 
 static bool fails_now(const char *wanted, const char *path)
@@ -44,6 +46,18 @@ static bool read_fails(int fd, off_t offset)
 
 /* As the headers name them with 64-bit offsets. */
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name "64"))
+
+int fstat(int fd, struct stat *found)
+{
+    char link[64], path[1024];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = atomic_load(&failing_stat) ? readlink(link, path, sizeof path - 1) : 0;
+    path[length < 0 ? 0 : length] = '\0';
+    if (!fails_now(atomic_load(&failing_stat), path))
+        return NEXT(fstat)(fd, found);
+    atomic_store(&failing_stat, NULL);
+    return -1;
+}
 
 ssize_t pread(int fd, void *buffer, size_t length, off_t offset)
 {

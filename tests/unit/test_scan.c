@@ -28,7 +28,7 @@ static int setup(void **state)
     struct error err;
     locate = NULL;
     scan = NULL;
-    failing_open = failing_read = NULL;
+    failing_open = failing_read = failing_stat = NULL;
     failing_from = 0;
     notices = (struct notices){0};
     run("mkdir source outside");
@@ -544,6 +544,19 @@ static void a_definition_that_cant_be_read_is_what_it_was(void **unused)
     }
 }
 
+static void a_disk_that_cant_be_opened_for_once_is_nothing_else(void **unused)
+{
+    run("qemu-img create -q -f qcow2 a.qcow2 1M");
+    write_file("d.json", "{\"disks\":[{\"target\":\"vda\",\"source\":\"a.qcow2\",\"format\":\"qcow2\"}]}");
+    failing_stat = "a.qcow2";
+    look();
+    assert_null(failing_stat); /* once, and then it could be opened */
+    assert_null(find("a.qcow2"));
+    wait_until_moved();
+    look();
+    assert_true(get("a.qcow2")->is_defined);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -568,6 +581,7 @@ int main(void)
         TEST(of_an_overlay_that_could_not_be_read_it_is_not_known_that_it_is_used),
         TEST(what_fails_for_good_is_tried_less_and_less_often),
         TEST(a_definition_that_cant_be_read_is_what_it_was),
+        TEST(a_disk_that_cant_be_opened_for_once_is_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
