@@ -2,6 +2,7 @@
 /* Errors with a sentence; see error.h. Texts that are too long are cut, never refused. */
 #include "base/error.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,6 +19,30 @@ int error_set(struct error *err, int code, const char *format, ...)
     memcpy(err->text, text, sizeof text);
     err->code = code;
     return -code;
+}
+
+bool error_may_pass(int code)
+{
+    switch (-code) {
+    case E2BIG:
+    case EACCES:
+    case EFBIG:
+    case EINVAL:
+    case EISDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+    case ENODATA:
+    case ENODEV:
+    case ENOENT:
+    case ENOTDIR:
+    case ENXIO:
+    case EOPNOTSUPP:
+    case EOVERFLOW:
+    case EPERM:
+        return false;
+    default:
+        return code < 0;
+    }
 }
 
 int error_prefix(struct error *err, const char *format, ...)

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <stdarg.h>
+#include <stdbool.h>
 
 #define ERROR_TEXT_MAX 512
 
@@ -19,6 +20,12 @@ struct error {
 
 /* Sets `err` (may be NULL) and returns -code, so that `return error_set(err, EINVAL, "...")` is one line. */
 int error_set(struct error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/*
+ * Opening or reading a file gave `code`. Was that an error that the same call may not give a moment later?
+ * Not so where the file's bytes, name or mode are what is wrong: when these change, that can be seen.
+ */
+bool error_may_pass(int code);
 
 /* Puts "PREFIX: " before the text that is there already. Returns -err->code, or 0 without `err`. */
 int error_prefix(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -77,8 +77,10 @@ static int add_layer(struct assembly *assembly, size_t index, size_t at)
         return -ENOMEM;
     if (image->info && image->info->encrypted)
         draft_problem(draft, "%s is encrypted: its frozen disks can't be read", image->path);
-    if (image->info && image->info->problem)
+    if (image->info && image->info->problem) {
         draft_problem(draft, "%s", image->info->problem);
+        draft->is_incomplete = true;
+    }
     if (image->size_problem)
         draft_problem(draft, "%s", image->size_problem);
     return 0;

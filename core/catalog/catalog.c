@@ -266,8 +266,9 @@ static void *watcher_run(void *opaque)
         if (reasons & WATCH_STOP)
             break;
         bool learned = remote_sizes_take_new(&service->remote_sizes);
-        if (!learned && !passed_over && !is_waited_for(service) && !(reasons & WATCH_NAMES) &&
-            !scan_moved(service->scan, reasons & WATCH_HINT) && !another_is_newer(service)) {
+        if (!learned && !passed_over && !service->look_failed && !is_waited_for(service) &&
+            !(reasons & WATCH_NAMES) && !scan_moved(service->scan, reasons & WATCH_HINT) &&
+            !another_is_newer(service)) {
             save_counted(service, false);
             continue;
         }
@@ -277,7 +278,7 @@ static void *watcher_run(void *opaque)
         int r = look(service, &passed_over, &why);
         if (r < 0 && !service->look_failed)
             log_error("what has changed in the source is not shown: %s", why.text);
-        service->look_failed = r < 0;
+        service->look_failed = r < 0; /* so that what it was to find out is looked for again */
         uint64_t rest = (milliseconds() - started) * REST_FACTOR;
         watch_rest(service->watch, rest < REST_MAX_MS ? (unsigned)rest : REST_MAX_MS);
     }

@@ -14,6 +14,8 @@
 #include "catalog/service.h"
 #include "catalog/step_back.h"
 
+#define SHOW_TRIES 3
+
 static void unlock(pthread_mutex_t **mutex)
 {
     pthread_mutex_unlock(*mutex);
@@ -121,6 +123,16 @@ static struct draft *draft_of(struct discovery *discovery, const struct state_do
     return NULL;
 }
 
+/* The watcher is to look soon: what is shown now may not be what the files are. With members_lock held. */
+static uint64_t want_look(struct catalog_service *service)
+{
+    uint64_t wanted = service->looks_begun + 1;
+    if (service->look_wanted < wanted)
+        service->look_wanted = wanted;
+    catalog_service_hint(service);
+    return wanted;
+}
+
 /* Without its definition a domain has other disks, and what is asked for would be done to these. */
 static int check_definition(const struct scan *scan, const struct domain *domain, struct error *err)
 {
@@ -165,6 +177,8 @@ static int look_at(struct catalog_service *service, struct member *member, struc
         r = gone(err);
     if (r == 0)
         r = members_replace(&service->members, source, draft, member, &changed, err);
+    if (r == 0 && member->domain->is_incomplete)
+        want_look(service); /* it may have been so for this look only, of which the watcher knows nothing */
     discovery_done(&discovery);
     scan_free(scan);
     return r == 0 && changed ? catalog_publish(service, err) : r;
@@ -237,8 +251,13 @@ int catalog_show(struct catalog_service *service, const struct state_domain *sta
         return gone(err);
     if (state_domain_copy(state, &copy) < 0)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    int r = look_at(service, member, copy, NULL, err);
-    if (r < 0) { /* what was saved holds all the same */
+    int r = -EIO;
+    /* Who asked for the change looks right after it: an error that passes must not show him the old. */
+    for (int tries = 0; tries < SHOW_TRIES && (r == 0 ? member->domain->is_incomplete : error_may_pass(r));
+         tries++)
+        r = look_at(service, member, copy, NULL, err);
+    if (r < 0) { /* what was saved holds all the same, and is shown by the next look */
+        want_look(service);
         state_domain_free(member->state);
         member->state = copy;
         member->unsaved = false;
@@ -274,10 +293,7 @@ void catalog_unexpect(struct catalog_service *service, uint64_t domain)
 void catalog_look(struct catalog_service *service)
 {
     LOCK_MEMBERS(service);
-    uint64_t wanted = service->looks_begun + 1;
-    if (service->look_wanted < wanted)
-        service->look_wanted = wanted;
-    catalog_service_hint(service);
+    uint64_t wanted = want_look(service);
     while (service->watching && service->looks_ended < wanted)
         pthread_cond_wait(&service->looked, &service->members_lock);
 }

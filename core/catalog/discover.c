@@ -181,6 +181,10 @@ static int draft_definition(struct search *search, const struct scan_definition 
     if (r < 0)
         return r;
     draft->definition = from;
+    if (from->unread) {
+        draft_problem(draft, "%s can't be read now: %s", from->path, from->unread);
+        draft->is_incomplete = true;
+    }
     if (from->distrust && (definition->launch || definition->qmp || definition->agent))
         draft_problem(draft, "%s is not trusted with launch, qmp and agent: %s", from->path, from->distrust);
     for (size_t i = 0; i < definition->disk_count; i++) {
@@ -250,6 +254,27 @@ static bool state_has_file(const struct state_domain *state, const char *file)
     return false;
 }
 
+/* As far as it tells: had the domain a definition when it was last seen? */
+static bool was_defined(const struct state_domain *state)
+{
+    bool was = state->uuid || (state->files && state->files[0] && state->files[1]);
+    for (size_t i = 0; i < state->disk_count; i++)
+        was |= state->disks[i].active != NULL;
+    return was;
+}
+
+/* Is it the state of a domain whose definition is there, but can't be used now? Then it is kept for that one,
+ * and no other domain that has its files is taken for it. */
+static bool is_kept(const struct search *search, const struct state_domain *state)
+{
+    for (size_t i = 0; i < search->scan->definition_count; i++) {
+        const struct scan_definition *definition = &search->scan->definitions[i];
+        if (!definition->is_good && strcmp(definition->domain, state->name) == 0 && was_defined(state))
+            return true;
+    }
+    return false;
+}
+
 static bool is_known_file(const struct search *search, const char *file)
 {
     for (size_t i = 0; i < search->state_count; i++)
@@ -291,7 +316,7 @@ static void match_states(struct search *search, struct draft *draft, int round)
     const char *uuid = draft->definition ? draft->definition->definition.uuid : NULL;
     for (size_t i = 0; i < search->state_count && !draft->state; i++) {
         const struct state_domain *state = search->states[i];
-        if (search->claimed[i])
+        if (search->claimed[i] || (!draft->definition && is_kept(search, state)))
             continue;
         bool same = false;
         if (round == 0)
@@ -317,6 +342,18 @@ static void match_all(struct search *search, size_t first_draft, int rounds)
 static int compare_draft(const void *left, const void *right)
 {
     return strcmp(((const struct draft *)left)->name, ((const struct draft *)right)->name);
+}
+
+/* Can it be a disk of a domain whose definition can't be read for a moment? */
+static bool is_of_unread(const struct search *search, const struct scan_image *image)
+{
+    bool any = false;
+    for (size_t i = 0; i < search->scan->definition_count; i++)
+        any |= search->scan->definitions[i].unread && !search->scan->definitions[i].is_good;
+    for (size_t i = 0; any && i < search->state_count; i++)
+        if (state_has_file(search->states[i], image->name) && is_kept(search, search->states[i]))
+            return true;
+    return false;
 }
 
 static bool is_candidate(const struct search *search, const struct scan_image *image)
@@ -375,7 +412,7 @@ static int run(struct search *search)
         r = chain_definition(search, &search->discovery->drafts[i]);
     for (size_t i = 0; r == 0 && i < scan->image_count; i++) {
         struct scan_image *image = scan->images[i];
-        if (is_candidate(search, image))
+        if (is_candidate(search, image) && !is_of_unread(search, image))
             r = draft_implicit(search, image);
     }
     if (r < 0)

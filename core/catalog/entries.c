@@ -280,6 +280,7 @@ static size_t shown_snapshots(struct draft *draft, const struct scan_image *imag
     if (count > *room) {
         draft_problem(draft, "the %zu snapshots in %s are not shown: they would be too many in all", count,
                       image->path);
+        draft->is_incomplete = true;
         return 0;
     }
     *room -= count;

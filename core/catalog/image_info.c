@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "image/qcow2_header.h"
 #include "image/qcow2_snapshot.h"
 #include "io/byte_source.h"
@@ -81,6 +82,8 @@ bool image_info_is_right(const struct image_info *info, int fd)
 {
     struct digest now;
     struct byte_source source = byte_source_fd(fd);
+    if (info->is_unread)
+        return false;
     digest_take(&now, &source, info->table_bytes);
     return now.hash == info->digest;
 }
@@ -107,6 +110,7 @@ static int info_fill(struct image_info *info, const struct byte_source *source, 
         return r;
     if (r < 0) {
         info->error = r;
+        info->is_unread = error_may_pass(r);
         return asprintf(&info->problem, "%s: %s", path, why.text) < 0 ? (info->problem = NULL, -ENOMEM) : 0;
     }
     info->size = header.size;
@@ -123,6 +127,7 @@ static int info_fill(struct image_info *info, const struct byte_source *source, 
     r = qcow2_snapshots_read(source, &header, &snapshots, &damage, &why);
     if (r == -ENOMEM)
         return r;
+    info->is_unread = error_may_pass(r);
     if (r == 0) {
         info->snapshots = steal_pointer(snapshots.entries);
         info->snapshot_count = snapshots.count;
@@ -159,20 +164,21 @@ const struct image_info *image_info_read(int fd, const char *path, const struct 
     return info;
 }
 
-bool image_info_is_empty(const struct image_info *info, int fd)
+int image_info_is_empty(const struct image_info *info, int fd)
 {
     uint64_t entries[1024];
     struct byte_source source = byte_source_fd(fd);
     for (uint32_t at = 0; at < info->l1_size;) {
         uint32_t part = info->l1_size - at < 1024 ? info->l1_size - at : 1024;
-        if (byte_source_read(&source, info->l1_table_offset + UINT64_C(8) * at, entries, part * 8) < 0)
-            return false;
+        int r = byte_source_read(&source, info->l1_table_offset + UINT64_C(8) * at, entries, part * 8);
+        if (r < 0)
+            return r;
         for (uint32_t i = 0; i < part; i++)
             if (entries[i])
-                return false;
+                return 0;
         at += part;
     }
-    return true;
+    return 1;
 }
 
 const struct image_info *image_info_failed(int error, const char *problem)
@@ -182,6 +188,7 @@ const struct image_info *image_info_failed(int error, const char *problem)
         return NULL;
     info->references = 1;
     info->error = error;
+    info->is_unread = error_may_pass(error);
     info->problem = strdup(problem);
     if (!info->problem) {
         image_info_unref(info);

@@ -125,6 +125,8 @@ static int list_beside(struct scan *scan, const struct scan *before, const char 
         return 0;
     cleanup_close int fd = open(*path ? path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct stat stat, source;
+    if (fd < 0)
+        scan_note_unread(scan, before, -errno);
     if (fd < 0 || fstat(fd, &stat) < 0 || fstat(scan->directory, &source) < 0 ||
         (stat.st_dev == source.st_dev && stat.st_ino == source.st_ino))
         return 0; /* the disk could be opened; that is all that is needed */
@@ -138,12 +140,29 @@ static int list_beside(struct scan *scan, const struct scan *before, const char 
 
     cleanup(names_done) struct names names = {0};
     int r = read_names(fd, &names);
-    if (r < 0)
+    if (r < 0) {
+        scan_note_unread(scan, before, r);
         return r == -ENOMEM ? r : 0;
+    }
     for (size_t i = 0; r == 0 && i < names.count; i++)
         if (ending_of(names.list[i]) == ENDING_MEANINGLESS && is_beside_disk(scan, directory, names.list[i]))
             r = scan_images_add_candidate(scan, before, directory, names.list[i]);
     return r;
+}
+
+/* Is it a disk that a definition names, and that could not be opened just now? What it is has been said. */
+static bool is_unopened_disk(const struct scan *scan, const char *name)
+{
+    size_t length = strlen(scan->source) + 1;
+    for (size_t i = 0; i < scan->definition_count; i++) {
+        const struct scan_definition *definition = &scan->definitions[i];
+        for (size_t j = 0; definition->is_good && definition->sources[j]; j++)
+            if (definition->chains[j].count == 0 && strlen(definition->sources[j]) > length &&
+                strncmp(definition->sources[j], scan->source, length - 1) == 0 &&
+                strcmp(definition->sources[j] + length, name) == 0)
+                return true;
+    }
+    return false;
 }
 
 /* The images that the store knows, wherever they lie: a name that a person gave an overlay may have any
@@ -166,7 +185,7 @@ static int scan_names(struct scan *scan, const struct scan *before, const struct
     for (size_t i = 0; r == 0 && i < names->count; i++) {
         enum ending ending = ending_of(names->list[i]);
         if (ending == ENDING_DEFINITION)
-            r = scan_definition_add(scan, names->list[i], notices);
+            r = scan_definition_add(scan, before, names->list[i], notices);
         else if (ending == ENDING_OTHER_DEFINITION)
             notices_add(notices, LOG_LEVEL_INFO, "%s/%s: this version reads no definitions of this kind",
                         scan->source, names->list[i]);
@@ -175,7 +194,8 @@ static int scan_names(struct scan *scan, const struct scan *before, const struct
         r = scan_definition_open(scan, before, &scan->definitions[i]);
     for (size_t i = 0; r == 0 && i < names->count; i++) {
         enum ending ending = ending_of(names->list[i]);
-        if (ending == ENDING_QCOW2 || ending == ENDING_MEANINGLESS)
+        if ((ending == ENDING_QCOW2 || ending == ENDING_MEANINGLESS) &&
+            !is_unopened_disk(scan, names->list[i]))
             r = scan_images_add_candidate(scan, before, scan->source, names->list[i]);
     }
     for (size_t i = 0; r == 0 && i < scan->definition_count; i++)

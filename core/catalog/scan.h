@@ -10,7 +10,8 @@
  * any header into a raw disk. (An overlay that virsh made has an ending that says nothing; what it claims is
  * believed only as far as its place on top of a known image.)
  *
- * Headers are read again only where a file's times or size moved. One thread.
+ * Headers are read again only where a file's times or size moved. What could not be read is tried again soon,
+ * and then less and less often while it goes on failing. One thread.
  */
 #pragma once
 
@@ -39,6 +40,8 @@ struct scan_image {
     struct file_identity data_identity; /* of that; zeros if there is none */
     struct timespec ctime;
     time_t looked_at;              /* when `info` was last known to be right */
+    bool is_unread;                /* something of it could not be read, which may pass */
+    time_t unread_since;           /* the start of the first scan in which that was so */
     uint64_t size;                 /* virtual, bytes; 0 where it is not known */
     char *size_problem;            /* why it is not known although it should; NULL */
     const struct image_info *info; /* qcow2 only; a reference */
@@ -70,7 +73,13 @@ struct scan_definition {
     char *path;
     struct file_identity identity;
     struct timespec ctime;
-    bool is_good; /* else it could not be read, and nothing below is there */
+    bool is_good; /* else it could not be read, and nothing below is there but what says why */
+    char *unread; /* why it can't be read, which may pass; what is here is what the last scan knew. NULL: it
+                     was read */
+    time_t unread_since;
+    char *domain; /* the name of the domain that it defines, or that it defined before it became bad */
+    char *bytes;  /* what `definition` was parsed from */
+    size_t length;
     struct definition definition;
     char *distrust;            /* why it is not trusted; NULL if it is */
     char **sources;            /* absolute paths of its disks; NULL-terminated */
@@ -106,6 +115,8 @@ struct scan {
     size_t directory_count;
     struct scan_absent *absent;
     size_t absent_count;
+    time_t again_at;                 /* when to try again what could not be read; 0: all was */
+    time_t others_unread_since;      /* of what is no image and no definition; 0: all was */
     struct scan_image **by_identity; /* hash table of SCAN_BUCKETS */
 };
 

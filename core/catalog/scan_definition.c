@@ -42,11 +42,26 @@ static int read_file(int fd, struct text *text, struct error *why)
     return text->failed ? error_set(why, ENOMEM, "%s", strerror(ENOMEM)) : 0;
 }
 
+static int parse(struct scan_definition *made, struct error *why)
+{
+    cleanup_free char *default_name = strndup(made->name, strlen(made->name) - strlen(".json"));
+    if (!default_name)
+        return error_set(why, ENOMEM, "%s", strerror(ENOMEM));
+    int r = definition_parse(made->bytes, made->length, default_name, &made->definition, why);
+    made->is_good = r == 0;
+    return r;
+}
+
 static int read_definition(struct scan *scan, struct scan_definition *made, struct error *why)
 {
+    struct stat stat, directory;
+    /* Also of one that can't be opened it is to be known whether it is still the same. */
+    if (fstatat(scan->directory, made->name, &stat, AT_SYMLINK_NOFOLLOW) == 0) {
+        made->identity = file_identity_of(&stat);
+        made->ctime = stat.st_ctim;
+    }
     cleanup_close int fd =
         openat(scan->directory, made->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct stat stat, directory;
     if (fd < 0 || fstat(fd, &stat) < 0 || fstat(scan->directory, &directory) < 0)
         return error_set(why, errno, "%s", strerror(errno));
     made->identity = file_identity_of(&stat);
@@ -57,18 +72,52 @@ static int read_definition(struct scan *scan, struct scan_definition *made, stru
     int r = read_file(fd, &text, why);
     if (r < 0)
         return r;
-    cleanup_free char *default_name = strndup(made->name, strlen(made->name) - strlen(".json"));
-    if (!default_name)
-        return error_set(why, ENOMEM, "%s", strerror(ENOMEM));
-    r = definition_parse(text.data, text.length, default_name, &made->definition, why);
+    made->length = text.length;
+    made->bytes = text_steal(&text);
+    r = parse(made, why);
     if (r < 0)
         return r;
-    made->is_good = true;
     const char *distrust = distrust_of(&stat, false);
     distrust = distrust ? distrust : distrust_of(&directory, true);
     if (distrust && !(made->distrust = strdup(distrust)))
         return error_set(why, ENOMEM, "%s", strerror(ENOMEM));
     return 0;
+}
+
+static const struct scan_definition *definition_before(const struct scan *before, const char *name)
+{
+    for (size_t i = 0; before && i < before->definition_count; i++)
+        if (strcmp(before->definitions[i].name, name) == 0)
+            return &before->definitions[i];
+    return NULL;
+}
+
+/* It can't be read now: it is what it was. -ENOMEM. */
+static int take_over(const struct scan *scan, const struct scan_definition *known,
+                     struct scan_definition *made, const char *why)
+{
+    made->unread = strdup(why);
+    made->unread_since = known && known->unread ? known->unread_since : scan->started_at;
+    if (!made->unread)
+        return -ENOMEM;
+    if (!known || !known->is_good)
+        return 0;
+    made->length = known->length;
+    made->bytes = malloc(known->length + 1);
+    made->distrust = known->distrust ? strdup(known->distrust) : NULL;
+    if (!made->bytes || (known->distrust && !made->distrust))
+        return -ENOMEM;
+    memcpy(made->bytes, known->bytes, known->length + 1);
+    return parse(made, NULL);
+}
+
+/* The name of the domain, as far as it is known. -ENOMEM. */
+static int name_domain(const struct scan_definition *known, struct scan_definition *made)
+{
+    made->domain = made->is_good ? strdup(made->definition.name)
+                   : known       ? strdup(known->domain)
+                                 : strndup(made->name, strlen(made->name) - strlen(".json"));
+    return made->domain ? 0 : -ENOMEM;
 }
 
 static int make_sources(struct scan *scan, struct scan_definition *made)
@@ -93,8 +142,10 @@ static int make_sources(struct scan *scan, struct scan_definition *made)
     return 0;
 }
 
-int scan_definition_add(struct scan *scan, const char *name, struct notices *notices)
+int scan_definition_add(struct scan *scan, const struct scan *before, const char *name,
+                        struct notices *notices)
 {
+    const struct scan_definition *known = definition_before(before, name);
     struct scan_definition *grown = realloc(scan->definitions, (scan->definition_count + 1) * sizeof *grown);
     if (!grown)
         return -ENOMEM;
@@ -110,11 +161,17 @@ int scan_definition_add(struct scan *scan, const char *name, struct notices *not
     int r = read_definition(scan, made, &why);
     if (r == -ENOMEM)
         return r;
-    if (r < 0) {
+    if (error_may_pass(r)) {
+        r = take_over(scan, known, made, why.text);
+        if (r < 0)
+            return r;
+        scan_try_again(scan, made->unread_since);
+        notices_add(notices, LOG_LEVEL_ERROR, "%s can't be read now: %s", made->path, why.text);
+    } else if (r < 0) {
         notices_add(notices, LOG_LEVEL_ERROR, "%s defines no domain: %s", made->path, why.text);
-        return 0;
     }
-    return make_sources(scan, made);
+    r = name_domain(known, made);
+    return r == 0 && made->is_good ? make_sources(scan, made) : r;
 }
 
 char *const *scan_definition_named(const struct scan_definition *definition)
@@ -182,6 +239,9 @@ void scan_definition_done(struct scan_definition *definition)
     if (definition->is_good)
         definition_done(&definition->definition);
     free(definition->distrust);
+    free(definition->unread);
+    free(definition->domain);
+    free(definition->bytes);
     free(definition->path);
     free(definition->name);
 }

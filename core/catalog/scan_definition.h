@@ -4,8 +4,12 @@
 
 #include "catalog/scan.h"
 
-/* Reads the definition `name` of the source. One that can't be read is a notice, not a failure. -ENOMEM. */
-int scan_definition_add(struct scan *scan, const char *name, struct notices *notices);
+/*
+ * Reads the definition `name` of the source. One that can't be read is a notice, not a failure; where that
+ * may pass, it is what the last scan (may be NULL) knew until it can be. -ENOMEM.
+ */
+int scan_definition_add(struct scan *scan, const struct scan *before, const char *name,
+                        struct notices *notices);
 
 /* Opens the images that its disks name; that they exist is not asked. -ENOMEM. */
 int scan_definition_open(struct scan *scan, const struct scan *before, struct scan_definition *definition);

@@ -25,6 +25,25 @@ bool scan_image_is_settled(const struct scan_image *image)
     return image->ctime.tv_sec < image->looked_at - SETTLE_SECONDS;
 }
 
+#define AGAIN_SECONDS_MAX 32
+
+void scan_try_again(struct scan *scan, time_t since)
+{
+    time_t wait = scan->started_at - since;
+    wait = wait < 1 ? 1 : wait > AGAIN_SECONDS_MAX ? AGAIN_SECONDS_MAX : wait;
+    if (scan->again_at == 0 || scan->again_at > scan->started_at + wait)
+        scan->again_at = scan->started_at + wait;
+}
+
+void scan_note_unread(struct scan *scan, const struct scan *before, int error)
+{
+    if (!error_may_pass(error))
+        return;
+    scan->others_unread_since =
+        before && before->others_unread_since ? before->others_unread_since : scan->started_at;
+    scan_try_again(scan, scan->others_unread_since);
+}
+
 static struct scan_image **bucket_of(const struct scan *scan, const struct file_identity *identity)
 {
     uint64_t hash = (identity->inode * UINT64_C(0x9e3779b97f4a7c15)) ^ identity->device;
@@ -51,6 +70,8 @@ static int append(struct scan *scan, struct scan_image *image)
             return -ENOMEM;
         scan->images = grown;
     }
+    if (image->is_unread)
+        scan_try_again(scan, image->unread_since);
     image->index = scan->image_count;
     scan->images[scan->image_count++] = image;
     struct scan_image **end = bucket_of(scan, &image->identity);
@@ -104,21 +125,27 @@ static int look_at(struct scan_image *image, int fd, const struct scan *before)
         if (!image->info)
             return -ENOMEM;
         image->size = image->info->size;
-        image->is_empty = !image->info->error && image->info->backing_name &&
-                          (!known || known->is_empty || known->info != image->info) &&
-                          image_info_is_empty(image->info, fd);
+        image->is_unread = image->info->is_unread;
+        if (!image->info->error && image->info->backing_name &&
+            (!known || known->is_empty || known->info != image->info)) {
+            int empty = image_info_is_empty(image->info, fd);
+            image->is_unread |= error_may_pass(empty);
+            image->is_empty = empty > 0 || error_may_pass(empty); /* nothing tells that it is in use */
+        }
     } else if (image->format == IMAGE_FORMAT_RAW) {
         uint64_t bytes;
         struct byte_source source = byte_source_fd(fd);
         /* QEMU counts in sectors: a raw file of 1000 bytes is a disk of 1024. */
-        if (byte_source_size(&source, &bytes) < 0 || !align_up_checked(bytes, 512, &image->size))
+        int r = byte_source_size(&source, &bytes);
+        image->is_unread = error_may_pass(r);
+        if (r < 0 || !align_up_checked(bytes, 512, &image->size))
             image->size = 0;
     }
     return 0;
 }
 
 /* Where the data lies in a file of its own, that has an identity, too. */
-static int look_at_data(const struct scan *scan, struct scan_image *image)
+static int look_at_data(const struct scan *scan, const struct scan_image *known, struct scan_image *image)
 {
     cleanup(image_reference_done) struct image_reference data = {0};
     cleanup_close int fd = -1;
@@ -131,14 +158,26 @@ static int look_at_data(const struct scan *scan, struct scan_image *image)
     if (fd >= 0 && fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode)) {
         image->data_identity = file_identity_of(&stat);
         image->data_path = steal_pointer(data.path);
+    } else if (error_may_pass(r)) {
+        image->is_unread = true;
+        if (known && known->data_path && data.path && strcmp(known->data_path, data.path) == 0) {
+            image->data_identity = known->data_identity;
+            image->data_path = steal_pointer(data.path);
+        }
     }
     return r == -ENOMEM ? r : 0;
+}
+
+static void note_unread(const struct scan *scan, const struct scan_image *known, struct scan_image *image)
+{
+    if (image->is_unread)
+        image->unread_since = known && known->is_unread ? known->unread_since : scan->started_at;
 }
 
 static bool is_unchanged(const struct scan_image *known, const struct stat *stat)
 {
     struct file_identity now = file_identity_of(stat);
-    return scan_image_is_settled(known) && !known->is_device &&
+    return !known->is_unread && scan_image_is_settled(known) && !known->is_device &&
            file_identity_same_content(&known->identity, &now) &&
            known->ctime.tv_sec == stat->st_ctim.tv_sec && known->ctime.tv_nsec == stat->st_ctim.tv_nsec;
 }
@@ -214,7 +253,8 @@ static int add(struct scan *scan, const struct scan *before, const char *path, e
         r = look_at(image, fd, before);
     }
     if (r == 0)
-        r = look_at_data(scan, image);
+        r = look_at_data(scan, known, image);
+    note_unread(scan, known, image);
     if (r == 0)
         r = append(scan, image);
     if (r < 0) {
@@ -226,7 +266,8 @@ static int add(struct scan *scan, const struct scan *before, const char *path, e
 }
 
 /* Adds a file of the source that could not be opened: it is a domain all the same, with a problem. */
-static int add_unreadable(struct scan *scan, const char *path, const char *name, const struct error *why)
+static int add_unreadable(struct scan *scan, const struct scan *before, const char *path, const char *name,
+                          const struct error *why)
 {
     struct stat stat;
     if (fstatat(scan->directory, name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(stat.st_mode))
@@ -237,6 +278,8 @@ static int add_unreadable(struct scan *scan, const char *path, const char *name,
     image->is_candidate = true;
     image->looked_at = time(NULL);
     image->info = image_info_failed(-why->code, why->text);
+    image->is_unread = image->info && image->info->is_unread;
+    note_unread(scan, scan_image_before(before, image), image);
     int r = image->info ? append(scan, image) : -ENOMEM;
     if (r < 0)
         scan_image_free(image);
@@ -270,8 +313,10 @@ int scan_images_open(struct scan *scan, const struct scan *before, char *const *
         /* What is not allowed, or no image, is not looked for again until something else changes. */
         return r == -EPERM || r == -EINVAL ? 0 : add_absent(scan, named, path, r);
     struct stat stat;
-    if (fstat(fd, &stat) < 0)
+    if (fstat(fd, &stat) < 0) {
+        scan_note_unread(scan, before, -errno);
         return error_set(why, errno, "%s: %s", path, strerror(errno)), 0;
+    }
     struct file_identity identity = file_identity_of(&stat);
     struct scan_image *found = find(scan, &identity, format);
     if (!found) {
@@ -324,11 +369,15 @@ int scan_images_add_candidate(struct scan *scan, const struct scan *before, cons
     if (r == -ENOMEM)
         return r;
     struct stat stat;
-    if (r < 0 || fstat(fd, &stat) < 0)
+    if (r == 0 && fstat(fd, &stat) < 0)
+        r = error_set(&why, errno, "%s: %s", path, strerror(errno));
+    if (r < 0) {
         /* Nothing else than a .qcow2 in the source is known to be an image before it was read. */
-        return r < 0 && directory == scan->source && ending_of(name) == ENDING_QCOW2
-                   ? add_unreadable(scan, path, name, &why)
-                   : 0;
+        if (directory == scan->source && ending_of(name) == ENDING_QCOW2)
+            return add_unreadable(scan, before, path, name, &why);
+        scan_note_unread(scan, before, r);
+        return 0;
+    }
     struct file_identity identity = file_identity_of(&stat);
     if (find(scan, &identity, IMAGE_FORMAT_UNKNOWN))
         return 0;
@@ -408,8 +457,10 @@ static int open_backing(struct scan *scan, const struct scan *before, char *cons
                                              : add_absent(scan, named, reference.path, r);
     }
     struct stat stat;
-    if (fstat(fd, &stat) < 0)
+    if (fstat(fd, &stat) < 0) {
+        scan_note_unread(scan, before, -errno);
         return error_set(why, errno, "%s: %s", reference.path, strerror(errno)), 0;
+    }
     struct file_identity identity = file_identity_of(&stat);
     struct scan_image *found = find(scan, &identity, reference.format);
     struct scan_image *defined =

@@ -27,6 +27,15 @@ int scan_images_add_candidate(struct scan *scan, const struct scan *before, cons
 /* Finds what every image stands on, and adds it. -ENOMEM. */
 int scan_images_resolve(struct scan *scan, const struct scan *before);
 
+/*
+ * Something could not be read, for the first time in the scan that began at `since`, and may be readable a
+ * moment later: another scan is due after as long a time as it has been like that, within bounds.
+ */
+void scan_try_again(struct scan *scan, time_t since);
+
+/* The same for what no image and no definition tells of, where `error` (a negative errno) may pass. */
+void scan_note_unread(struct scan *scan, const struct scan *before, int error);
+
 /* Fills in is_restless; the last step of a scan. */
 void scan_mark_restless(struct scan *scan);
 

@@ -53,13 +53,15 @@ static bool image_moved(const struct scan *scan, struct scan_image *image, bool 
     /* What is written to although something stands on it must become known as changed. */
     if (image->first->is_backing && !same_content && !image->is_device)
         return true;
+    if (image->is_unread) /* scan.again_at says when */
+        return false;
     if (image->format == IMAGE_FORMAT_QCOW2) {
         /* A definition may have named it wherever it lies; it was opened once, and is the same file. */
         char *const named[] = {image->path, NULL};
         cleanup_close int fd = -1;
         if (locate_open(scan->locate, named, image->path, &fd, NULL) < 0 ||
             !image_info_is_right(image->info, fd) ||
-            (image->is_empty && !image_info_is_empty(image->info, fd)))
+            (image->is_empty && image_info_is_empty(image->info, fd) == 0))
             return true;
     } else if (now.size != image->identity.size) {
         return true;
@@ -119,9 +121,16 @@ static bool directories_moved(const struct scan *scan)
     return false;
 }
 
+/* A clock that was put back must not keep anybody waiting. */
+static bool is_time_to_try_again(const struct scan *scan)
+{
+    time_t now = time(NULL);
+    return scan->again_at && (now >= scan->again_at || now < scan->started_at);
+}
+
 bool scan_moved(struct scan *scan, bool thoroughly)
 {
-    if (directories_moved(scan))
+    if (is_time_to_try_again(scan) || (thoroughly && scan->again_at) || directories_moved(scan))
         return true;
     for (size_t i = 0; i < scan->definition_count; i++)
         if (definition_moved(scan, &scan->definitions[i]))

@@ -27,6 +27,7 @@
 #define READ_BYTES (32U << 10)
 #define KEEP_BYTES (1U << 20) /* a larger empty buffer is given back */
 #define ID_BYTES   40
+#define FIRST_ID   "1" /* of the command that qmp_begin sends */
 
 struct queued_event {
     struct qmp_message message;
@@ -343,23 +344,13 @@ static int refuse(const struct qmp *client, const char *command, const struct qm
     return error_set(err, qmp_errno(answer->name, answer->text), "%s: %s: %s", client->name, command, text);
 }
 
-int qmp_command_fd(struct qmp *client, const char *command, struct json_object *arguments, int fd,
-                   int timeout_ms, struct json_object **reply, struct error *err)
+/* Sends the rest of the command whose id is waited for, and waits for its answer. */
+static int finish_command(struct qmp *client, const char *command, struct output *output, int64_t deadline,
+                          int timeout_ms, struct json_object **reply, struct error *err)
 {
-    if (client->dead)
-        return report_death(client, err);
-    int64_t deadline = now_ms() + timeout_ms;
-    snprintf(client->waiting_id, sizeof client->waiting_id, "vmsnapfs-%08" PRIx64 "-%" PRIu64,
-             client->session, ++client->commands);
-    cleanup_text struct text line = {0};
-    int rc = make_line(client, command, arguments, &line, err);
-    if (rc < 0) {
-        *client->waiting_id = '\0';
-        return rc;
-    }
-    struct output output = {.bytes = line.data, .length = line.length, .fd = fd};
+    int rc = 0;
     while (rc == 0 && !client->answered)
-        rc = step(client, &output, deadline);
+        rc = step(client, output, deadline);
     *client->waiting_id = '\0';
     if (!client->answered) {
         if (rc == -ETIMEDOUT && !client->dead) {
@@ -373,7 +364,7 @@ int qmp_command_fd(struct qmp *client, const char *command, struct json_object *
     struct qmp_message answer = client->answer;
     client->answer = (struct qmp_message){0};
     /* Half a command stays in the peer's way. */
-    if (output.length > 0 && !client->dead)
+    if (output->length > 0 && !client->dead)
         die(client, EPROTO, "it answered a command before it had all of it");
     if (answer.kind == QMP_ERROR)
         rc = refuse(client, command, &answer, err);
@@ -383,6 +374,25 @@ int qmp_command_fd(struct qmp *client, const char *command, struct json_object *
         *reply = json_object_get(answer.body);
     qmp_message_done(&answer);
     return rc;
+}
+
+int qmp_command_fd(struct qmp *client, const char *command, struct json_object *arguments, int fd,
+                   int timeout_ms, struct json_object **reply, struct error *err)
+{
+    if (client->dead)
+        return report_death(client, err);
+    int64_t deadline = now_ms() + timeout_ms;
+    /* A monitor reads byte by byte, so this is short. */
+    snprintf(client->waiting_id, sizeof client->waiting_id, "%" PRIx64 "-%" PRIu64, client->session,
+             ++client->commands);
+    cleanup_text struct text line = {0};
+    int rc = make_line(client, command, arguments, &line, err);
+    if (rc < 0) {
+        *client->waiting_id = '\0';
+        return rc;
+    }
+    struct output output = {.bytes = line.data, .length = line.length, .fd = fd};
+    return finish_command(client, command, &output, deadline, timeout_ms, reply, err);
 }
 
 int qmp_send_last(struct qmp *client, const char *command, int timeout_ms, struct error *err)
@@ -473,10 +483,12 @@ static struct qmp *make_client(int *socket, const char *name)
     return client;
 }
 
-static int greet(struct qmp *client, int timeout_ms, struct error *err)
+static int greet(struct qmp *client, bool begun, int timeout_ms, struct error *err)
 {
     int64_t deadline = now_ms() + timeout_ms;
     int rc = 0;
+    if (begun)
+        snprintf(client->waiting_id, sizeof client->waiting_id, FIRST_ID);
     while (rc == 0 && !client->greeted)
         rc = step(client, NULL, deadline);
     if (client->dead)
@@ -486,23 +498,46 @@ static int greet(struct qmp *client, int timeout_ms, struct error *err)
                          "%s: no greeting within %d ms: it hangs, or another client is connected to this "
                          "monitor, which serves one at a time",
                          client->name, timeout_ms);
-    return qmp_command(client, "qmp_capabilities", NULL, left_ms(deadline), NULL, err);
+    struct output nothing = {.fd = -1};
+    return begun ? finish_command(client, "qmp_capabilities", &nothing, deadline, timeout_ms, NULL, err)
+                 : qmp_command(client, "qmp_capabilities", NULL, left_ms(deadline), NULL, err);
 }
 
-int qmp_take(int *socket, const char *name, int timeout_ms, struct qmp **client, struct error *err)
+static int take(int *socket, const char *name, bool begun, int timeout_ms, struct qmp **client,
+                struct error *err)
 {
     struct qmp *made = make_client(socket, name);
     if (!made) {
         close(steal_fd(socket));
         return error_set(err, ENOMEM, "out of memory");
     }
-    int rc = greet(made, timeout_ms, err);
+    int rc = greet(made, begun, timeout_ms, err);
     if (rc < 0) {
         qmp_free(made);
         return rc;
     }
     *client = made;
     return 0;
+}
+
+int qmp_take(int *socket, const char *name, int timeout_ms, struct qmp **client, struct error *err)
+{
+    return take(socket, name, false, timeout_ms, client, err);
+}
+
+int qmp_begin(int socket, struct error *err)
+{
+    static const char line[] = "{\"execute\":\"qmp_capabilities\",\"id\":\"" FIRST_ID "\"}\r\n";
+    ssize_t sent = send(socket, line, sizeof line - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent == (ssize_t)sizeof line - 1)
+        return 0;
+    int code = sent < 0 ? errno : EIO;
+    return error_set(err, code, "talking to a monitor that is to be: %s", strerror(code));
+}
+
+int qmp_take_begun(int *socket, const char *name, int timeout_ms, struct qmp **client, struct error *err)
+{
+    return take(socket, name, true, timeout_ms, client, err);
 }
 
 int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp **client, struct error *err)

@@ -42,6 +42,14 @@ int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp *
 /* The same over a connected stream socket, which is taken over also on failure; `*socket` becomes -1. */
 int qmp_take(int *socket, const char *name, int timeout_ms, struct qmp **client, struct error *err);
 
+/*
+ * The same in two steps, for a monitor that does not run yet, and whose other end nobody else ever has: what
+ * leaves the capabilities mode is put into the socket, where it is read as soon as there is a monitor. (QEMU
+ * 7.2 greets first, and then reads what has come.) Errors of the first: what send gives; nothing waits.
+ */
+int qmp_begin(int socket, struct error *err);
+int qmp_take_begun(int *socket, const char *name, int timeout_ms, struct qmp **client, struct error *err);
+
 /* Closes the connection. Takes NULL. */
 void qmp_free(struct qmp *client);
 

@@ -240,6 +240,9 @@ static int start_process(const struct storage_daemon_spec *spec, struct storage_
         return error_set(err, errno, "no socket for " PROGRAM ": %m");
     daemon->socket = ends[0];
     cleanup_close int theirs = ends[1];
+    int rc = qmp_begin(ends[0], err);
+    if (rc < 0)
+        return rc;
     cleanup_free int *fds = calloc(spec->pass_fd_count + 1, sizeof *fds);
     cleanup_free const char **argv = make_argv(spec);
     if (!fds || !argv)
@@ -336,7 +339,7 @@ static int explain_start(struct storage_daemon *daemon, const struct error *fail
 int storage_daemon_await(struct storage_daemon *daemon, int timeout_ms, struct error *err)
 {
     struct error why = {0};
-    int rc = qmp_take(&daemon->socket, PROGRAM, timeout_ms, &daemon->qmp, &why);
+    int rc = qmp_take_begun(&daemon->socket, PROGRAM, timeout_ms, &daemon->qmp, &why);
     if (rc < 0)
         return explain_start(daemon, &why, err);
     qmp_set_explain(daemon->qmp, explain_end, daemon);

@@ -78,7 +78,9 @@ static inline bool monitor_hear(struct monitor *monitor)
             break;
     }
     monitor->heard[length] = '\0';
-    const char *id = strstr(monitor->heard, "\"id\":\"vmsnapfs-");
+    const char *id = NULL; /* the last: arguments may have one, too */
+    for (const char *at = monitor->heard; (at = strstr(at, "\"id\":\"")); at++)
+        id = at;
     *monitor->id = '\0';
     if (id)
         snprintf(monitor->id, sizeof monitor->id, "%.*s", (int)strcspn(id + 6, "\""), id + 6);

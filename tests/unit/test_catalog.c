@@ -6,6 +6,8 @@
  */
 #include "unit.h"
 
+#include "failing_reads.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -16,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "catalog/catalog.h"
+#include "catalog/catalog_hold.h"
 #include "io/cache.h"
 #include "source_dir.h"
 
@@ -526,6 +529,116 @@ static void *reader(void *opaque)
     return snapshots ? opaque : NULL;
 }
 
+/* db, whose two disks would be domains of their own without its definition. */
+static void make_defined(void)
+{
+    run("qemu-img create -q -f qcow2 db-a.qcow2 8M && qemu-img snapshot -c one db-a.qcow2 &&"
+        " qemu-img create -q -f qcow2 db-b.qcow2 8M && qemu-img snapshot -c one db-b.qcow2 &&"
+        " echo '{\"disks\":[{\"target\":\"vda\",\"source\":\"db-a.qcow2\",\"format\":\"qcow2\"},"
+        "{\"target\":\"vdb\",\"source\":\"db-b.qcow2\",\"format\":\"qcow2\"}]}' > db.json");
+}
+
+static bool is_there(const char *domain)
+{
+    cleanup_catalog struct catalog *catalog = now();
+    return catalog_find_domain(catalog, domain);
+}
+
+static void a_domain_whose_definition_cant_be_read_stays(void **unused)
+{
+    make_defined();
+    mount_source(WATCH);
+    uint64_t domain = serial_of("db", NULL), one = serial_of("db", "one");
+    failing_open = "db.json";
+    run("touch db.json");
+    wait_for_problem("db", "can't be read now");
+    {
+        cleanup_catalog struct catalog *catalog = now();
+        assert_int_equal(catalog->domain_count, 1);
+        assert_true(catalog->domains[0]->is_incomplete);
+    }
+    assert_true(serial_of("db", NULL) == domain && serial_of("db", "one") == one);
+    failing_open = NULL;
+    wait_for_problem("db", NULL);
+    assert_true(serial_of("db", NULL) == domain && serial_of("db", "one") == one);
+}
+
+static void nobody_else_becomes_the_domain_of_a_bad_definition(void **unused)
+{
+    make_defined();
+    mount_source(0);
+    uint64_t domain = serial_of("db", NULL), one = serial_of("db", "one");
+    unmount_source();
+    failing_open = "db.json";
+    mount_source(WATCH);
+    assert_false(is_there("db-a") || is_there("db-b"));
+    failing_open = NULL;
+    wait_for_domain("db", true);
+    assert_true(serial_of("db", NULL) == domain && serial_of("db", "one") == one);
+    run("cp db.json good && echo '{' > db.json");
+    wait_for_domain("db", false);
+    wait_for_domain("db-a", true);
+    assert_true(serial_of("db-a", NULL) != domain && serial_of("db-a", "one") != one);
+    unmount_source();
+    mount_source(WATCH);
+    run("cat good > db.json");
+    wait_for_domain("db", true);
+    assert_true(serial_of("db", NULL) == domain && serial_of("db", "one") == one);
+}
+
+/* Until it is only looked at what changes: the directory was listed once more, well after its last change. */
+static void wait_until_quiet(void)
+{
+    for (int i = 0; i < 3; i++) {
+        catalog_look(mounted.service);
+        usleep(2100000);
+    }
+}
+
+static void what_could_not_be_read_for_one_domain_is_looked_at_again(void **unused)
+{
+    struct error err = {0};
+    struct domain *seen = NULL;
+    make_defined();
+    mount_source(WATCH);
+    uint64_t domain = serial_of("db", NULL), one = serial_of("db", "one");
+    wait_until_quiet();
+    assert_int_equal(catalog_hold(mounted.service, domain, &err), 0);
+    failing_read = "db-a.qcow2";
+    failing_from = 65536;
+    assert_int_equal(catalog_refresh(mounted.service, domain, NULL, &seen, NULL, &err), 0);
+    assert_true(seen->is_incomplete);
+    domain_unref(seen);
+    wait_for_problem("db", "can't read the snapshot table");
+    failing_read = NULL;
+    catalog_release(mounted.service, domain);
+    wait_for_problem("db", NULL);
+    assert_true(serial_of("db", "one") == one);
+}
+
+static void what_was_saved_is_shown_soon_also_where_it_could_not_be_at_once(void **unused)
+{
+    struct error err = {0};
+    struct state_domain *state = NULL;
+    make_defined();
+    mount_source(WATCH);
+    uint64_t domain = serial_of("db", NULL);
+    wait_until_quiet();
+    assert_int_equal(catalog_hold(mounted.service, domain, &err), 0);
+    assert_int_equal(catalog_refresh(mounted.service, domain, NULL, NULL, &state, &err), 0);
+    free(state->snapshots[0].name);
+    state->snapshots[0].name = strdup("other");
+    failing_open = "db.json";
+    failures = 0;
+    assert_int_equal(catalog_save(mounted.service, state, &err), 0);
+    assert_true(catalog_show(mounted.service, state, NULL, &err) < 0);
+    assert_true(failures > 1); /* it was tried again at once */
+    failing_open = NULL;
+    state_domain_free(state);
+    catalog_release(mounted.service, domain);
+    wait_for_snapshot("db", "other", true);
+}
+
 static void readers_see_whole_catalogs(void **unused)
 {
     pthread_t threads[3];
@@ -572,6 +685,10 @@ int main(void)
         TEST(a_domain_that_comes_back_has_its_numbers),
         TEST(of_two_overlays_the_one_that_is_written_becomes_active),
         TEST(readers_see_whole_catalogs),
+        TEST(a_domain_whose_definition_cant_be_read_stays),
+        TEST(nobody_else_becomes_the_domain_of_a_bad_definition),
+        TEST(what_could_not_be_read_for_one_domain_is_looked_at_again),
+        TEST(what_was_saved_is_shown_soon_also_where_it_could_not_be_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,6 +143,79 @@ static void test_what_does_not_greet(void **state)
     assert_int_equal(refused(serve_two_greetings, LONG_MS, &err), -EPROTO);
 }
 
+/* A monitor that comes up after it was spoken to. */
+
+static pthread_barrier_t spoken_to;
+
+static void serve_late(struct monitor *monitor)
+{
+    pthread_barrier_wait(&spoken_to);
+    char waiting[512];
+    ssize_t length = recv(monitor->fd, waiting, sizeof waiting - 1, MSG_PEEK | MSG_DONTWAIT);
+    waiting[length < 0 ? 0 : length] = '\0';
+    if (!contains(waiting, "\"execute\":\"qmp_capabilities\"") || !contains(waiting, "\r\n"))
+        return;
+    serve_answer(monitor);
+    monitor_await_hangup(monitor);
+}
+
+static void serve_late_silence(struct monitor *monitor)
+{
+    pthread_barrier_wait(&spoken_to);
+    monitor_say(monitor, MONITOR_GREETING);
+    monitor_await_hangup(monitor);
+}
+
+static void serve_late_refusal(struct monitor *monitor)
+{
+    pthread_barrier_wait(&spoken_to);
+    monitor_say(monitor, MONITOR_GREETING);
+    monitor_hear(monitor);
+    monitor_answer(monitor, "\"error\": {\"class\": \"GenericError\", \"desc\": \"not today\"}");
+    monitor_await_hangup(monitor);
+}
+
+static void serve_late_goodbye(struct monitor *monitor)
+{
+    pthread_barrier_wait(&spoken_to);
+}
+
+static int begin(monitor_script *script, int timeout_ms, struct qmp **client, struct error *err)
+{
+    pthread_barrier_init(&spoken_to, NULL, 2);
+    int fd = monitor_start(&server, script);
+    assert_int_equal(qmp_begin(fd, err), 0);
+    pthread_barrier_wait(&spoken_to);
+    int rc = qmp_take_begun(&fd, "fake", timeout_ms, client, err);
+    assert_int_equal(fd, -1);
+    if (rc < 0)
+        monitor_join(&server);
+    return rc;
+}
+
+static void test_spoken_to_before_it_runs(void **state)
+{
+    struct qmp *client = NULL;
+    struct error err = {0};
+    if (begin(serve_late, LONG_MS, &client, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(qmp_version(client).major, 7);
+    assert_int_equal(qmp_command(client, "x", NULL, LONG_MS, NULL, &err), 0);
+    disconnect(client);
+    client = NULL;
+    assert_int_equal(begin(serve_late_silence, SHORT_MS, &client, &err), -ETIMEDOUT);
+    assert_true(contains(err.text, "qmp_capabilities"));
+    assert_int_equal(begin(serve_late_refusal, LONG_MS, &client, &err), -EIO);
+    assert_true(contains(err.text, "not today"));
+    assert_int_equal(begin(serve_late_goodbye, LONG_MS, &client, &err), -ECONNRESET);
+    assert_null(client);
+    int ends[2];
+    assert_return_code(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), errno);
+    close(ends[1]);
+    assert_int_equal(qmp_begin(ends[0], &err), -EPIPE);
+    close(ends[0]);
+}
+
 /* ---- answers ---- */
 
 static void serve_pieces(struct monitor *monitor)
@@ -205,7 +278,7 @@ static void serve_wrong_ids(struct monitor *monitor)
     monitor_greet(monitor);
     monitor_hear(monitor);
     monitor_say(monitor, "{\"return\": 1, \"id\": \"libvirt-3\"}\n{\"error\": {\"class\": \"GenericError\", "
-                         "\"desc\": \"of another\"}, \"id\": \"vmsnapfs-00000000-1\"}\n");
+                         "\"desc\": \"of another\"}, \"id\": \"0-1\"}\n");
     monitor_answer(monitor, "\"return\": 2");
     monitor_answer(monitor, "\"return\": 3"); /* once more for the same */
     monitor_hear(monitor);
@@ -846,6 +919,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_command_and_answer),
         cmocka_unit_test(test_what_does_not_greet),
+        cmocka_unit_test(test_spoken_to_before_it_runs),
         cmocka_unit_test(test_pieces_and_events),
         cmocka_unit_test(test_ids),
         cmocka_unit_test(test_refusals_have_an_errno_and_a_text),

@@ -2,6 +2,8 @@
 /* What a scan sees of a directory of real images (scan.h), and what it must not even look at. */
 #include "unit.h"
 
+#include "failing_reads.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -26,6 +28,8 @@ static int setup(void **state)
     struct error err;
     locate = NULL;
     scan = NULL;
+    failing_open = failing_read = failing_stat = NULL;
+    failing_from = 0;
     notices = (struct notices){0};
     run("mkdir source outside");
     strcat(source_dir, "/source");
@@ -420,6 +424,139 @@ static void what_was_missing_and_comes_is_seen(void **unused)
     assert_true(scan_moved(scan, false));
 }
 
+static void wait_until_moved(void)
+{
+    while (!scan_moved(scan, false))
+        usleep(1000);
+}
+
+/* The file is well older than the look at it. */
+static void age(const char *name)
+{
+    get(name)->looked_at += 10;
+}
+
+static void what_could_not_be_read_is_tried_again(void **unused)
+{
+    run("qemu-img create -q -f qcow2 web1.qcow2 3M && qemu-img snapshot -c one web1.qcow2");
+    failing_read = "web1.qcow2";
+    failing_from = 65536; /* the header can be read, its table can't */
+    look();
+    assert_true(failures > 0);
+    assert_non_null(strstr(get("web1.qcow2")->info->problem, "can't read the snapshot table"));
+    assert_true(scan->again_at > 0);
+    age("web1.qcow2");
+    wait_until_moved();
+    look();
+    assert_non_null(get("web1.qcow2")->info->problem);
+    failing_read = NULL;
+    age("web1.qcow2");
+    wait_until_moved();
+    look();
+    assert_null(get("web1.qcow2")->info->problem);
+    assert_int_equal(get("web1.qcow2")->info->snapshot_count, 1);
+    assert_true(scan->again_at == 0);
+
+    run("cp web1.qcow2 web2.qcow2");
+    failing_read = "web2.qcow2";
+    failing_from = 0;
+    look();
+    assert_false(was_read("web2.qcow2"));
+    failing_read = NULL;
+    age("web2.qcow2");
+    assert_true(scan_moved(scan, true)); /* somebody knows that it is time */
+    look();
+    assert_true(was_read("web2.qcow2"));
+}
+
+static void of_an_overlay_that_could_not_be_read_it_is_not_known_that_it_is_used(void **unused)
+{
+    run("qemu-img create -q -f qcow2 base.qcow2 3M && qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 "
+        "base.top && qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 base.used && qemu-io -c 'write 0 64k'"
+        " base.used >/dev/null");
+    failing_read = "/base.";
+    failing_from = 65536;
+    look();
+    assert_true(get("base.top")->is_empty);
+    assert_true(get("base.used")->is_empty);
+    failing_read = NULL;
+    age("base.top");
+    age("base.used");
+    wait_until_moved();
+    look();
+    assert_true(get("base.top")->is_empty);
+    assert_false(get("base.used")->is_empty);
+    assert_true(scan->again_at == 0);
+}
+
+static void what_fails_for_good_is_tried_less_and_less_often(void **unused)
+{
+    static const time_t ages[] = {0, 1, 2, 10, 31, 100000}, waits[] = {1, 1, 2, 10, 31, 32};
+    run("qemu-img create -q -f qcow2 web1.qcow2 3M");
+    failing_read = "web1.qcow2";
+    for (size_t i = 0; i < sizeof ages / sizeof *ages; i++) {
+        look();
+        struct scan_image *image = get("web1.qcow2");
+        image->unread_since = time(NULL) - ages[i];
+        look();
+        time_t slow = scan->started_at - get("web1.qcow2")->unread_since - ages[i]; /* this machine */
+        time_t wait = scan->again_at - scan->started_at;
+        assert_true(wait >= waits[i] && wait <= waits[i] + slow);
+        scan->again_at = scan->started_at + 100000;
+        unsigned so_far = failures;
+        scan->is_settled = true;
+        assert_false(scan_moved(scan, false));
+        assert_int_equal(failures, so_far);
+    }
+    /* Nobody waits for a clock that was put back. */
+    scan->started_at += 1000;
+    scan->again_at = scan->started_at + 1;
+    assert_true(scan_moved(scan, false));
+}
+
+static void a_definition_that_cant_be_read_is_what_it_was(void **unused)
+{
+    run("qemu-img create -q -f qcow2 a.qcow2 1M");
+    write_file("d.json", "{\"name\":\"web\",\"disks\":[{\"target\":\"vda\",\"source\":\"a.qcow2\",\"format\":"
+                         "\"qcow2\"}]}");
+    for (int round = 0; round < 4; round++) {
+        look();
+        assert_null(scan->definitions[0].unread);
+        *(round % 2 ? &failing_open : &failing_read) = "d.json";
+        if (round / 2) /* nothing was known before */
+            scan_free(steal_pointer(scan));
+        look();
+        const struct scan_definition *definition = &scan->definitions[0];
+        assert_true(noticed("can't be read now"));
+        assert_non_null(strstr(definition->unread, "Input/output error"));
+        assert_true(definition->is_good == (round / 2 == 0));
+        assert_string_equal(definition->domain, round / 2 ? "d" : "web");
+        assert_true(scan->again_at > 0);
+        if (definition->is_good) {
+            assert_int_equal(definition->definition.disk_count, 1);
+            assert_ptr_equal(definition->chains[0].images[0], get("a.qcow2"));
+            assert_true(get("a.qcow2")->is_defined);
+        }
+        look();
+        assert_true(scan->definitions[0].is_good == (round / 2 == 0));
+        failing_open = failing_read = NULL;
+        wait_until_moved();
+    }
+}
+
+static void a_disk_that_cant_be_opened_for_once_is_nothing_else(void **unused)
+{
+    run("qemu-img create -q -f qcow2 a.qcow2 1M");
+    write_file("d.json", "{\"disks\":[{\"target\":\"vda\",\"source\":\"a.qcow2\",\"format\":\"qcow2\"}]}");
+    failing_stat = "a.qcow2";
+    look();
+    assert_null(failing_stat); /* once, and then it could be opened */
+    assert_null(find("a.qcow2"));
+    wait_until_moved();
+    look();
+    assert_true(get("a.qcow2")->is_defined);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -440,6 +577,11 @@ int main(void)
         TEST(what_did_not_change_is_not_read_again),
         TEST(only_what_matters_counts_as_moved),
         TEST(what_was_missing_and_comes_is_seen),
+        TEST(what_could_not_be_read_is_tried_again),
+        TEST(of_an_overlay_that_could_not_be_read_it_is_not_known_that_it_is_used),
+        TEST(what_fails_for_good_is_tried_less_and_less_often),
+        TEST(a_definition_that_cant_be_read_is_what_it_was),
+        TEST(a_disk_that_cant_be_opened_for_once_is_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
