@@ -12,9 +12,9 @@ import administer
 import checks
 import domains
 from checks import Skip, equal, need
-from mounted import wait_for
-from running import Running
-from test_power import QEMU, state, wait_state
+from mounted import run, wait_for
+from running import Running, bottom_name
+from test_power import QEMU, Guest, Watched, events, state, wait_state
 from test_running import agent_of
 
 HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
@@ -203,6 +203,31 @@ def test_killed_while_it_is_settled():
                     mount.kill()
                 mount.mount_again()
                 judge(mount, "stays", present, set(word.split(":")[1] for word in words.split()))
+
+
+def test_crashes_with_a_qemu_of_others():
+    """The QEMU that others run is asked by the monitor that the definition names, and answers for itself"""
+    need(QEMU)
+    need_points()
+    for point in POINTS:
+        mount = Watched(expected=EXPECTED, environment={"VMSNAPFS_TEST_CRASH": f"{point}:1"})
+        with Guest(mount.qmp, disk=mount.disk) as guest, mount:
+            wait_for(lambda: "state: running" in events(mount), "the connection")
+            device = "/machine/peripheral-anon/device[0]/virtio-backend"
+            equal(guest.command("human-monitor-command", command_line=f'qemu-io -d {device} "write -q -P 5 0 64k"'), "")
+            create_and_die(mount, "one disk-only disk=vda:external")
+            equal(guest.command("human-monitor-command", command_line=f'qemu-io -d {device} "write -q -P 6 0 64k"'), "")
+            run("umount", "--lazy", mount.mountpoint)
+            mount.environment = {}
+            mount.mount()
+            equal(mount.snapshots("web1"), ["one"] if point in HAPPENED else [], point)
+            wait_for(lambda: "state: running" in events(mount), "the connection")
+            domains.create(mount, "two disk-only disk=vda:external")
+            (block,) = [block for block in guest.command("query-block") if "inserted" in block]
+            equal(bottom_name(block["inserted"]["file"]), administer.source(mount, "web1")[0], point)
+            equal(domains.frozen_byte(mount, "two"), 6)
+            if point in HAPPENED:
+                equal(domains.frozen_byte(mount, "one"), 5)
 
 
 def starts(mount):
