@@ -59,12 +59,37 @@ static int fill_attributes(const struct assembly *assembly, const struct snapsho
     return snapshot->description || !*from->description ? 0 : -ENOMEM;
 }
 
-/* What the snapshot holds of disks that the definition has no more: they may come back. */
+/* Is any disk's chain not to be seen whole now? Then what is missing may come back, with its numbers. */
+static bool is_incomplete(const struct draft *draft)
+{
+    for (size_t i = 0; i < draft->disk_count; i++) {
+        const struct draft_disk *disk = &draft->disks[i];
+        if (disk->chain.problem)
+            return true;
+        for (size_t j = 0; j < disk->layer_count; j++)
+            if (disk->layers[j].image->info && disk->layers[j].image->info->problem)
+                return true;
+    }
+    return draft->is_incomplete;
+}
+
+static bool has_position(const struct state_snapshot *snapshot, unsigned position)
+{
+    for (size_t i = 0; i < snapshot->frozen_count; i++)
+        if (snapshot->frozen[i].position == position)
+            return true;
+    return false;
+}
+
+/* What the snapshot holds of disks that the definition has no more, or that can't be seen whole now: it may
+ * come back. */
 static int keep_lost(const struct assembly *assembly, const struct state_snapshot *known,
                      struct state_snapshot *snapshot)
 {
     for (size_t i = 0; i < known->frozen_count; i++) {
-        if (assembly_has_disk(assembly, known->frozen[i].position))
+        unsigned position = known->frozen[i].position;
+        if (has_position(snapshot, position) ||
+            (assembly_has_disk(assembly, position) && !is_incomplete(assembly->draft)))
             continue;
         if (state_frozen_copy(&known->frozen[i], &snapshot->frozen[snapshot->frozen_count]) < 0)
             return -ENOMEM;
@@ -95,20 +120,6 @@ static int fill_snapshots(struct assembly *assembly)
             return -ENOMEM;
     }
     return 0;
-}
-
-/* Is any disk's chain not to be seen whole now? Then what is missing may come back, with its numbers. */
-static bool is_incomplete(const struct draft *draft)
-{
-    for (size_t i = 0; i < draft->disk_count; i++) {
-        const struct draft_disk *disk = &draft->disks[i];
-        if (disk->chain.problem)
-            return true;
-        for (size_t j = 0; j < disk->layer_count; j++)
-            if (disk->layers[j].image->info && disk->layers[j].image->info->problem)
-                return true;
-    }
-    return draft->is_incomplete;
 }
 
 /* Does all that it holds belong to disks that the definition has no more? */
