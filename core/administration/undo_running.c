@@ -152,13 +152,20 @@ static int ask_of(const struct undo_running *running, const struct journal_argum
         return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", was[0].string);
     if (now.st_ino != was[3].number)
         return 0;
-    if (running->qmp)
-        return ask(running, was, &now, err);
+    bool is_written = (uint64_t)now.st_size != was[4].number ||
+                      (uint64_t)now.st_mtim.tv_sec != was[5].number ||
+                      (uint64_t)now.st_mtim.tv_nsec != was[6].number;
     image_locks_forget();
-    if (image_locks_written(now.st_dev, now.st_ino))
+    if (!running->qmp && image_locks_written(now.st_dev, now.st_ino))
         return error_set(err, EBUSY, "%s is open for writing, and its QEMU can't be asked", was[0].string);
-    return (uint64_t)now.st_size != was[4].number || (uint64_t)now.st_mtim.tv_sec != was[5].number ||
-           (uint64_t)now.st_mtim.tv_nsec != was[6].number;
+    int r = running->qmp ? ask(running, was, &now, err) : is_written;
+    if (r == 0 && is_written)
+        return error_set(
+            err, EBUSY,
+            "%s was written to after the snapshot, and yet a QEMU writes to what it stands on, %s: "
+            "end that one",
+            was[0].string, was[1].string);
+    return r;
 }
 
 /* They came in one transaction, so each that is in use tells for all; a guest need not have written to each.
