@@ -188,19 +188,25 @@ class Run:
             )
 
     def soak(self, seconds):
-        """The model of administration with crashes, for long, and then without; each prints the seed that repeats it."""
-        model = os.path.join(CHECKOUT, "tests", "fs", "test_model.py")
+        """The model of administration with crashes, for long, and then without; each prints the seed that repeats it. And
+        running domains with crashes at each step, of which CI has a part."""
+        folder = os.path.join(CHECKOUT, "tests", "fs")
         daemon = os.path.join(CHECKOUT, "build", "fs", "vmsnapfs")
         if not self.build("build", "gcc", PLAIN, ["fs/vmsnapfs"]):
             return
-        for name, test, share in (("model with crashes", "test_crashes", seconds), ("model", "test_sequences", seconds // 4)):
+        running = ["test_running_crashes.py", *(["test_crashes_mixed"] if seconds < SOAK_SECONDS else [])]
+        for name, test, share in (
+            ("model with crashes", ["test_model.py", "test_crashes"], seconds),
+            ("model", ["test_model.py", "test_sequences"], seconds // 4),
+            ("running domains with crashes", running, seconds),
+        ):
             environment = {
                 "VMSNAPFS": daemon,
                 "VMSNAPFS_TEST_SECONDS": str(share),
                 "VMSNAPFS_TEST_CRASH_POINTS": "1",
                 "PYTHONDONTWRITEBYTECODE": "1",
             }
-            self.command(name, [sys.executable, "-u", model, test], quiet=False, **environment)
+            self.command(name, [sys.executable, "-u", os.path.join(folder, test[0]), *test[1:]], quiet=False, **environment)
 
     def end(self):
         left = leftovers.look(SCRATCH, self.token)
