@@ -249,6 +249,30 @@ static void a_disk_that_left_the_definition_keeps_what_snapshots_have_of_it(void
     assert_int_equal(snapshot_named("web1", "both")->frozen_count, 2);
 }
 
+static void of_a_disk_that_could_not_be_read_for_once_nothing_is_forgotten(void **unused)
+{
+    struct scan_image *vda = qcow2("a.qcow2"), *vdb = qcow2("b.qcow2");
+    internal(vda, "1", "both", 500);
+    internal(vdb, "1", "both", 500);
+    struct scan_definition *web1 = definition("web1");
+    disk(web1, "vda", vda);
+    disk(web1, "vdb", vdb);
+    look();
+    state()->is_administered = true;
+    look();
+    uint64_t serial = snapshot_named("web1", "both")->serial;
+    const struct image_info *whole = vdb->info;
+    static char problem[] = "b.qcow2: can't read the snapshot table";
+    static struct image_info unread = {.problem = problem};
+    vdb->info = &unread;
+    look();
+    assert_int_equal(stored("both")->frozen_count, 2);
+    vdb->info = whole;
+    look();
+    assert_int_equal(snapshot_named("web1", "both")->frozen_count, 2);
+    assert_int_equal(snapshot_named("web1", "both")->serial, serial);
+}
+
 static void a_clone_shows_nothing_of_what_it_lies_on(void **unused)
 {
     struct scan_image *gold = qcow2("gold.qcow2");
@@ -304,6 +328,7 @@ int main(void)
         TEST(where_the_active_image_is_gone_nothing_is_forgotten),
         TEST(what_we_write_to_need_not_be_as_it_was_frozen),
         TEST(a_disk_that_left_the_definition_keeps_what_snapshots_have_of_it),
+        TEST(of_a_disk_that_could_not_be_read_for_once_nothing_is_forgotten),
         TEST(a_clone_shows_nothing_of_what_it_lies_on),
         TEST(an_overlay_that_is_about_to_be_used_is_nobodys),
     };
