@@ -245,8 +245,7 @@ def main():
         run.format()
         if run.build("build", "gcc", PLAIN):
             run.tests("build")
-        if run.build("build-clang", "clang", PLAIN):
-            run.tests("build-clang", ["unit"])
+        run.build("build-clang", "clang", PLAIN)  # its warnings; `scripts/test --cc clang` runs the tests, too
         run.sanitized("address", ["unit", "image", "fs"])
         run.sanitized("thread", ["unit", "fs"])
         run.soak(SOAK_IN_CI_SECONDS)
