@@ -134,14 +134,6 @@ static void take_line(void *opaque, uint64_t domain, const char *line)
     pthread_mutex_unlock(&told_lock);
 }
 
-static bool was_told(const char *line)
-{
-    pthread_mutex_lock(&told_lock);
-    bool found = strstr(told, line);
-    pthread_mutex_unlock(&told_lock);
-    return found;
-}
-
 static struct machine *new_machine(void)
 {
     const struct machine_options options = {.domain = 7, .name = "web1", .changed = take_line};
@@ -155,6 +147,16 @@ static struct machine *new_machine(void)
 static void nap(void)
 {
     nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+/* It is told after it can be seen. */
+static void await_told(const char *lines)
+{
+    for (bool found = false; !found; nap()) {
+        pthread_mutex_lock(&told_lock);
+        found = strstr(told, lines);
+        pthread_mutex_unlock(&told_lock);
+    }
 }
 
 static struct machine_report await(struct machine *machine, enum machine_contact contact,
@@ -189,8 +191,7 @@ static void test_life(void **unused)
     qemu_end(true);
     report = await(machine, MACHINE_OFF, RUN_STATE_SHUTOFF);
     assert_string_equal(report.problem, "");
-    assert_true(
-        was_told("state: running\nstate: paused\nstate: running\nstate: shutting-down\nstate: shutoff\n"));
+    await_told("state: running\nstate: paused\nstate: running\nstate: shutting-down\nstate: shutoff\n");
     machine_unref(machine);
 }
 
@@ -228,7 +229,7 @@ static void test_silence(void **unused)
     machine_visit(machine);
     struct machine_report report = await(machine, MACHINE_SILENT, RUN_STATE_SHUTOFF);
     assert_non_null(strstr(report.problem, "no greeting"));
-    assert_true(was_told("does not answer"));
+    await_told("does not answer");
     assert_int_equal(machine_borrow(machine, LONG_MS, &qmp, NULL, &err), -ETIMEDOUT);
     assert_non_null(strstr(err.text, "no greeting"));
     machine_unref(machine); /* while it waits for a greeting */
