@@ -129,3 +129,18 @@ const char *json_string_of(struct json_object *value)
     const char *string = json_object_get_string(value);
     return strlen(string) == (size_t)json_object_get_string_len(value) ? string : NULL;
 }
+
+const char *json_string_in(struct json_object *object, const char *key)
+{
+    struct json_object *value;
+    return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
+}
+
+uint64_t json_number_in(struct json_object *object, const char *key)
+{
+    struct json_object *value;
+    if (!json_object_object_get_ex(object, key, &value) || !json_object_is_type(value, json_type_int))
+        return 0;
+    int64_t number = json_object_get_int64(value);
+    return number < 0 ? 0 : (uint64_t)number;
+}

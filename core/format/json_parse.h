@@ -7,6 +7,7 @@
 
 #include <json-c/json.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -30,6 +31,12 @@ int json_parse(const char *bytes, size_t length, const struct json_limits *limit
 
 /* The string that `value` is, borrowed from it; NULL for what is no string, or one with a zero byte in it. */
 const char *json_string_of(struct json_object *value);
+
+/* The same of the object's member; NULL also where there is none, or `object` is no object. */
+const char *json_string_in(struct json_object *object, const char *key);
+
+/* The integer that the object's member is; 0 for what is none, or negative. */
+uint64_t json_number_in(struct json_object *object, const char *key);
 
 void json_put_cleanup_(struct json_object **object);
 #define cleanup_json cleanup(json_put_cleanup_)

@@ -12,19 +12,13 @@
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/qmp_message.h"
 
-static const char *string_in(struct json_object *object, const char *key)
-{
-    struct json_object *value;
-    return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
-}
-
 /* -EPROTO, without a text, for what is no description of a node. */
 static int read_node(struct json_object *object, struct block_node *node)
 {
     struct json_object *image, *size, *cluster = NULL, *read_only, *depth = NULL;
-    const char *name = string_in(object, "node-name");
-    const char *driver = string_in(object, "drv");
-    const char *filename = string_in(object, "file");
+    const char *name = json_string_in(object, "node-name");
+    const char *driver = json_string_in(object, "drv");
+    const char *filename = json_string_in(object, "file");
     if (!name || !driver || !filename || !json_object_object_get_ex(object, "image", &image) ||
         !json_object_object_get_ex(image, "virtual-size", &size) ||
         !json_object_is_type(size, json_type_int) || json_object_get_int64(size) < 0 ||
@@ -33,7 +27,7 @@ static int read_node(struct json_object *object, struct block_node *node)
         return -EPROTO;
     json_object_object_get_ex(image, "cluster-size", &cluster);
     json_object_object_get_ex(object, "backing_file_depth", &depth);
-    const char *backing = string_in(image, "backing-filename");
+    const char *backing = json_string_in(image, "backing-filename");
     *node = (struct block_node){
         .name = strdup(name),
         .driver = strdup(driver),

@@ -81,21 +81,13 @@ int block_snapshot_delete(const struct block_engine *engine, const char *node_na
                        NULL, err);
 }
 
-static const char *string_in(struct json_object *object, const char *key)
-{
-    struct json_object *value;
-    return json_object_is_type(object, json_type_object) && json_object_object_get_ex(object, key, &value)
-               ? json_string_of(value)
-               : NULL;
-}
-
 /* The snapshots of the node in what query-named-block-nodes gave; NULL: it has none. -ENODEV, without a text.
  */
 static int snapshots_of(struct json_object *nodes, const char *node_name, struct json_object **snapshots)
 {
     for (size_t i = 0; i < json_object_array_length(nodes); i++) {
         struct json_object *node = json_object_array_get_idx(nodes, i), *image = NULL, *list = NULL;
-        const char *name = string_in(node, "node-name");
+        const char *name = json_string_in(node, "node-name");
         if (!name || strcmp(name, node_name) != 0)
             continue;
         if (json_object_object_get_ex(node, "image", &image) && json_object_is_type(image, json_type_object))
@@ -123,7 +115,7 @@ int block_snapshot_find(const struct block_engine *engine, const char *node_name
         return error_set(err, ENODEV, "there is no block node %s", node_name);
     for (size_t i = 0; snapshots && i < json_object_array_length(snapshots); i++) {
         struct json_object *snapshot = json_object_array_get_idx(snapshots, i);
-        const char *name = string_in(snapshot, "name"), *found = string_in(snapshot, "id");
+        const char *name = json_string_in(snapshot, "name"), *found = json_string_in(snapshot, "id");
         if (!name || !found || strcmp(name, tag) != 0)
             continue;
         char *copy = strdup(found);

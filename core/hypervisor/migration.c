@@ -16,15 +16,6 @@
 
 static const char EVENTS[] = "events", PAUSE[] = "pause-before-switchover";
 
-static uint64_t number_in(struct json_object *object, const char *key)
-{
-    struct json_object *value;
-    if (!json_object_object_get_ex(object, key, &value) || !json_object_is_type(value, json_type_int))
-        return 0;
-    int64_t number = json_object_get_int64(value);
-    return number < 0 ? 0 : (uint64_t)number;
-}
-
 static enum migration_phase phase_of(const char *word)
 {
     static const struct {
@@ -58,10 +49,10 @@ int migration_query(struct qmp *qmp, int timeout_ms, struct migration_status *st
         made.phase = phase_of(json_string_of(word));
     }
     if (json_object_object_get_ex(reply, "ram", &memory) && json_object_is_type(memory, json_type_object)) {
-        made.done_bytes = number_in(memory, "transferred");
-        if (__builtin_add_overflow(made.done_bytes, number_in(memory, "remaining"), &made.total_bytes))
+        made.done_bytes = json_number_in(memory, "transferred");
+        if (__builtin_add_overflow(made.done_bytes, json_number_in(memory, "remaining"), &made.total_bytes))
             made.total_bytes = made.done_bytes;
-        made.passes = number_in(memory, "dirty-sync-count");
+        made.passes = json_number_in(memory, "dirty-sync-count");
     }
     if (json_object_object_get_ex(reply, "error-desc", &problem) && json_string_of(problem))
         qmp_clean_text(json_string_of(problem), made.problem, sizeof made.problem);

@@ -27,24 +27,9 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static const char *string_in(struct json_object *object, const char *key)
-{
-    struct json_object *value;
-    return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
-}
-
-static uint64_t number_in(struct json_object *object, const char *key)
-{
-    struct json_object *value;
-    if (!json_object_object_get_ex(object, key, &value) || !json_object_is_type(value, json_type_int))
-        return 0;
-    int64_t number = json_object_get_int64(value);
-    return number < 0 ? 0 : (uint64_t)number;
-}
-
 static bool read_status(struct json_object *job, struct job_status *status)
 {
-    const char *word = string_in(job, "status");
+    const char *word = json_string_in(job, "status");
     if (!word)
         return false;
     struct json_object *error;
@@ -52,8 +37,8 @@ static bool read_status(struct json_object *job, struct job_status *status)
         .concluded = strcmp(word, "concluded") == 0,
         .pending = strcmp(word, "pending") == 0,
         .ready = strcmp(word, "ready") == 0,
-        .current = number_in(job, "current-progress"),
-        .total = number_in(job, "total-progress"),
+        .current = json_number_in(job, "current-progress"),
+        .total = json_number_in(job, "total-progress"),
         .failed = json_object_object_get_ex(job, "error", &error),
     };
     if (status->failed) {
@@ -75,7 +60,7 @@ static int query(struct qmp *client, const char *id, int timeout_ms, struct job_
         return error_set(err, EPROTO, "query-jobs gave no list");
     for (size_t i = 0; i < json_object_array_length(jobs); i++) {
         struct json_object *job = json_object_array_get_idx(jobs, i);
-        const char *found = json_object_is_type(job, json_type_object) ? string_in(job, "id") : NULL;
+        const char *found = json_object_is_type(job, json_type_object) ? json_string_in(job, "id") : NULL;
         if (found && strcmp(found, id) == 0)
             return read_status(job, status) ? 0 : error_set(err, EPROTO, "query-jobs gave no status");
     }
@@ -84,7 +69,7 @@ static int query(struct qmp *client, const char *id, int timeout_ms, struct job_
 
 static bool is_about(const char *name, struct json_object *data, void *opaque)
 {
-    const char *id = data ? string_in(data, "id") : NULL;
+    const char *id = data ? json_string_in(data, "id") : NULL;
     return strcmp(name, "JOB_STATUS_CHANGE") == 0 && id && strcmp(id, opaque) == 0;
 }
 

@@ -14,12 +14,6 @@ static const struct json_limits limits = {
     .values = QMP_LINE_VALUES_MAX,
 };
 
-static const char *string_in(struct json_object *object, const char *key)
-{
-    struct json_object *value;
-    return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
-}
-
 static int parse_version(struct json_object *greeting, unsigned version[3])
 {
     static const char *const parts[3] = {"major", "minor", "micro"};
@@ -52,8 +46,8 @@ static const char *take(struct qmp_message *message, struct json_object *value)
     case QMP_ERROR:
         if (!json_object_is_type(value, json_type_object))
             return "an error that is no object";
-        message->name = string_in(value, "class");
-        message->text = string_in(value, "desc");
+        message->name = json_string_in(value, "class");
+        message->text = json_string_in(value, "desc");
         return message->name && message->text ? NULL : "an error without class and desc";
     case QMP_EVENT:
         message->name = json_string_of(value);
@@ -93,7 +87,7 @@ int qmp_message_parse(const char *line, size_t length, struct qmp_message *messa
         }
     if (count != 1)
         return error_set(err, EPROTO, "no QMP message: neither greeting, answer nor event");
-    parsed.id = string_in(root, "id");
+    parsed.id = json_string_in(root, "id");
     const char *wrong = take(&parsed, value);
     if (wrong)
         return error_set(err, EPROTO, "no QMP message: %s", wrong);

@@ -50,12 +50,6 @@ bool block_node_name_is_legal(const char *name)
     return true;
 }
 
-static const char *string_in(struct json_object *object, const char *key)
-{
-    struct json_object *value;
-    return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
-}
-
 static bool is_any_of(const char *word, const char *const *words)
 {
     while (*words && strcmp(word, *words) != 0)
@@ -76,8 +70,8 @@ static const char *find_fault(struct json_object *node)
     static const char *const with_backing[] = {"qcow2", "qcow", "qed", "vmdk", NULL};
     static const char *const without_backing[] = {"raw", "vpc", "vhdx", "vdi", "parallels", NULL};
     struct json_object *value;
-    const char *driver = string_in(node, "driver");
-    const char *filename = string_in(node, "filename");
+    const char *driver = json_string_in(node, "driver");
+    const char *filename = json_string_in(node, "filename");
     if (!driver)
         return "has no driver";
     if (is_any_of(driver, protocols))
@@ -97,7 +91,7 @@ static const char *find_fault(struct json_object *node)
 
 static int check_node(struct json_object *node, const char **name, struct error *err)
 {
-    *name = json_object_is_type(node, json_type_object) ? string_in(node, "node-name") : NULL;
+    *name = json_object_is_type(node, json_type_object) ? json_string_in(node, "node-name") : NULL;
     if (!*name || !block_node_name_is_legal(*name))
         return error_set(err, EINVAL, "a block node without a legal name");
     const char *fault = find_fault(node);

@@ -29,12 +29,6 @@
 
 /* ---- Events ---- */
 
-static const char *string_in(struct json_object *object, const char *key)
-{
-    struct json_object *value;
-    return json_object_object_get_ex(object, key, &value) ? json_string_of(value) : NULL;
-}
-
 static void tell_event(struct machine *machine, const char *name, struct json_object *data)
 {
     char clean[ERROR_TEXT_MAX / 2];
@@ -47,8 +41,8 @@ static void tell_event(struct machine *machine, const char *name, struct json_ob
     } else if (strcmp(name, "WATCHDOG") == 0) {
         machine_tell(machine, "its watchdog ran out");
     } else if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
-        const char *node = string_in(data, "node-name"), *device = string_in(data, "device"),
-                   *reason = string_in(data, "reason");
+        const char *node = json_string_in(data, "node-name"), *device = json_string_in(data, "device"),
+                   *reason = json_string_in(data, "reason");
         qmp_clean_text(node && *node ? node : device ? device : "a disk", clean, 64);
         size_t used = strlen(clean);
         snprintf(clean + used, sizeof clean - used, ": ");
@@ -64,7 +58,7 @@ static bool heed(struct machine *machine, struct json_object *event)
         "STOP",   "RESUME",         "SHUTDOWN",          "RESET",        "MIGRATION",     "SUSPEND",
         "WAKEUP", "GUEST_PANICKED", "GUEST_CRASHLOADED", "SUSPEND_DISK", "BLOCK_IO_ERROR"};
     struct json_object *data = NULL;
-    const char *name = string_in(event, "event");
+    const char *name = json_string_in(event, "event");
     json_object_object_get_ex(event, "data", &data);
     if (!name)
         return false;
