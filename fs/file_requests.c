@@ -188,9 +188,9 @@ static void open_disk(void *opaque)
     work_done(work);
 }
 
-/* Gives the opener a handle on the text, which is taken over. */
-static void reply_text(fuse_req_t request, const struct place *place, struct fuse_file_info *file,
-                       struct text *text)
+/* Gives the opener a handle on the text, which is taken over. Reading goes past the kernel's cache: it would
+ * fill what is shorter than the length that it remembers with zeros, and cut off what is longer. */
+static void reply_text(fuse_req_t request, struct fuse_file_info *file, struct text *text)
 {
     struct service *service = service_of(request);
     uint64_t handle = text_handles_add(service->texts, text);
@@ -199,7 +199,7 @@ static void reply_text(fuse_req_t request, const struct place *place, struct fus
         return;
     }
     file->fh = service_handle(HANDLE_TEXT, handle);
-    file->direct_io = place->type != ENTRY_FILE;
+    file->direct_io = 1;
     if (fuse_reply_open(request, file) == -ENOENT)
         text_handles_remove(service->texts, handle);
 }
@@ -208,7 +208,7 @@ static void open_text(fuse_req_t request, const struct place *place, struct fuse
 {
     struct text text = {0};
     content_render(&service_of(request)->content, place, &text);
-    reply_text(request, place, file, &text);
+    reply_text(request, file, &text);
 }
 
 /* Nobody waits for it any more. */
@@ -230,7 +230,7 @@ static void open_unique_bytes(void *opaque)
     if (!claim(work)) {
         text_done(&text);
     } else if (result == 0) {
-        reply_text(work->request, &work->place, &work->file, &text);
+        reply_text(work->request, &work->file, &text);
     } else {
         text_done(&text);
         refusals_note(work->request, &work->place, "open unique_bytes", -result, err.text);

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 
 import checks
 import domains
@@ -92,6 +93,27 @@ def test_a_name_taken_again():
             fails_with(errno.ENOENT, os.open, "created", os.O_RDONLY, dir_fd=old)
             os.close(old)
             command_of(mount, "web1", "again", "delete", "1")
+
+
+def test_a_text_read_while_it_changes():
+    """A small file that becomes shorter or longer while it is opened and read is the old one or the new one, whole"""
+    with Mounted(domains.web1) as mount:
+        os.mkdir(snapshot_path(mount, "web1", "short"))
+        stop = os.path.join(mount.room, "stop")
+        reader = "\n".join((
+            "import os, sys",
+            "while not os.path.exists(sys.argv[2]):",
+            "    text = open(sys.argv[1], 'rb').read()",
+            "    assert text.endswith(b'current\\n') and b'\\0' not in text, text",
+        ))
+        command = [sys.executable, "-c", reader, mount.path("web1", "tree.txt"), stop]
+        readers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+        names = ("short", "l" + "o" * 100 + "ng")
+        for turn in range(1000):
+            os.rename(*(snapshot_path(mount, "web1", names[(turn + at) % 2]) for at in range(2)))
+        with open(stop, "wb"):
+            pass
+        equal([reader.communicate()[1] for reader in readers], [""] * 3)
 
 
 def crowd(mount, seed, stop):
