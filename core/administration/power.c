@@ -54,13 +54,38 @@ static void power_done(struct power *power)
     change_end(&power->change);
 }
 
+/* It goes back to the snapshot, and runs then. */
+static int start_from(struct administration *administration, struct work *work, struct machine *machine,
+                      struct outcome *outcome, struct error *err)
+{
+    struct request *asked = work->request;
+    struct request request = {.kind = REQUEST_REVERT,
+                              .domain = asked->domain,
+                              .revert = {.state = REVERT_RUNNING},
+                              .may_launch = true}; /* power is for nobody else */
+    struct catalog *catalog = catalog_service_get(administration->catalog);
+    const struct catalog_entry *entry = catalog_find_serial(catalog, asked->domain);
+    const struct snapshot *snapshot =
+        entry ? domain_find_snapshot(entry->domain, asked->power.snapshot) : NULL;
+    request.snapshot = snapshot ? snapshot->serial : 0;
+    int r = entry ? refuse_running(machine, entry->domain->name, err) : 0;
+    catalog_put(catalog);
+    if (r == 0 && !request.snapshot)
+        r = error_set(err, ENOENT, "there is no snapshot %s", asked->power.snapshot);
+    if (r < 0)
+        return r;
+    work->request = &request;
+    r = carry_out_revert(administration, work, outcome, err);
+    work->request = asked;
+    return r;
+}
+
 static int power_start(struct administration *administration, struct work *work, struct machine *machine,
                        struct outcome *outcome, struct error *err)
 {
     cleanup(power_done) struct power power = {0};
     if (work->request->power.snapshot)
-        return error_set(err, EOPNOTSUPP,
-                         "starting from a snapshot is not in this version: revert to it, and then start");
+        return start_from(administration, work, machine, outcome, err);
     int r = change_begin(administration, work, work->request->domain, &power.change, err);
     if (r < 0)
         return r;

@@ -11,8 +11,13 @@
 #include "administration/images.h"
 #include "base/cleanup.h"
 #include "hypervisor/image_claim.h"
+#include "hypervisor/memory_load.h"
+#include "hypervisor/run_state.h"
 #include "image/locate.h"
 #include "machine/launch.h"
+
+#define ANSWER_MS 20000
+#define DEATH_MS  10000
 
 /* ---- What it is started with ---- */
 
@@ -85,7 +90,7 @@ static int describe_layer(struct start *start, const struct layer *layer, struct
     described->is_device = S_ISBLK(stat.st_mode);
     if (layer->changed)
         start->changed = layer->path;
-    if (layer->active && !start->is_ours) {
+    if (layer->active && !start->is_claimed) {
         r = image_claim_take(layer->path, fd, &start->claims[start->claim_count], err);
         if (r < 0)
             return r;
@@ -156,7 +161,7 @@ static int add_wait(struct start *start, enum start_wait wait, struct error *err
 int start_prepare(struct start *start, const struct change *change, struct machine *machine,
                   const struct start_spec *spec, struct error *err)
 {
-    *start = (struct start){.change = change, .machine = machine, .is_ours = spec->is_ours};
+    *start = (struct start){.change = change, .machine = machine, .is_claimed = spec->is_claimed};
     start->disks = calloc(spec->disk_count + 1, sizeof *start->disks);
     start->claims = calloc(spec->disk_count + 1, sizeof *start->claims);
     if (!start->disks || !start->claims)
@@ -187,6 +192,68 @@ int start_launch(struct start *start, struct error *err)
     drop_claims(start); /* QEMU takes its own locks */
     return machine_launch(start->machine, start->argv, change_source(start->change), is_cancelled,
                           (void *)start->change, err);
+}
+
+/* What QEMU 7.2 has against memory it says only on its standard error, and ends. */
+static void tell_last_words(struct machine *machine, struct error *err)
+{
+    char said[ERROR_TEXT_MAX / 2];
+    machine_last_words(machine, said, sizeof said);
+    if (*said)
+        error_set(err, err->code, "%.200s: %s", err->text, said);
+}
+
+int start_load(struct start *start, int fd, struct error *err)
+{
+    struct work_watch watch = {
+        .administration = start->change->administration, .work = start->change->work, .from = 50, .to = 95};
+    const struct qmp_job_watch told = {.progress = work_progress, .opaque = &watch, .timeout_ms = ANSWER_MS};
+    struct qmp *qmp;
+    struct error why = {0};
+    machine_expect_end(start->machine);
+    int r = machine_borrow(start->machine, ANSWER_MS, &qmp, NULL, &why);
+    if (r == 0) {
+        r = memory_load(qmp, fd, &told, &why);
+        if (r == 0)
+            r = machine_look(start->machine, qmp, NULL, &why);
+        machine_return(start->machine, qmp);
+    }
+    if (r == 0) {
+        machine_forget_end(start->machine);
+        return 0;
+    }
+    if (r == -ECONNRESET || r == -EPIPE) /* it ends by itself, and says why */
+        machine_await_off(start->machine, DEATH_MS, NULL);
+    start_take_back(start->machine, NULL);
+    if (why.code == ECONNRESET || why.code == EPIPE)
+        why.code = EIO;
+    tell_last_words(start->machine, &why);
+    return error_set(err, why.code == ECANCELED ? EINTR : why.code, "the memory can't be loaded: %s",
+                     why.text);
+}
+
+int start_continue(struct machine *machine, struct error *err)
+{
+    struct qmp *qmp;
+    int r = machine_borrow(machine, ANSWER_MS, &qmp, NULL, err);
+    if (r < 0)
+        return r;
+    r = run_state_continue(qmp, ANSWER_MS, err);
+    if (r == 0)
+        r = machine_look(machine, qmp, NULL, err);
+    machine_return(machine, qmp);
+    return r;
+}
+
+int start_take_back(struct machine *machine, struct error *err)
+{
+    struct machine_report report;
+    machine_report(machine, &report);
+    if (report.contact == MACHINE_OFF)
+        return 0;
+    machine_expect_end(machine);
+    int r = machine_kill(machine, err);
+    return r < 0 ? r : machine_await_off(machine, DEATH_MS, err);
 }
 
 int start_refuse_foreign(const struct domain *domain, struct error *err)

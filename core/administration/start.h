@@ -22,7 +22,7 @@ struct start_spec {
     size_t disk_count;
     char *const *launch; /* what the machine is; NULL-terminated */
     enum start_wait wait;
-    bool is_ours; /* the QEMU that runs now has the images open, and is to be ended before */
+    bool is_claimed; /* who calls sees to it that nobody has the images open by then */
 };
 
 struct start {
@@ -34,7 +34,7 @@ struct start {
     size_t data_count;
     int *claims;
     size_t claim_count;
-    bool is_ours;
+    bool is_claimed;
     char *monitors[4];
     char **argv;
     const char *changed; /* a layer that somebody wrote to after it was frozen; borrowed */
@@ -52,7 +52,19 @@ int start_prepare(struct start *start, const struct change *change, struct machi
 /* Starts it, and waits until it answers. Errors: as machine_launch; after one it does not run. */
 int start_launch(struct start *start, struct error *err);
 
+/*
+ * Of one that was started with START_INCOMING: loads the memory from `fd` (memory_load.h). Errors: as that,
+ * with what QEMU said of it; the QEMU has ended then.
+ */
+int start_load(struct start *start, int fd, struct error *err);
+
 void start_done(struct start *start);
+
+/* Has a QEMU that stands still run. Errors: as machine_borrow and run_state_continue. */
+int start_continue(struct machine *machine, struct error *err);
+
+/* Ends at once a QEMU that was started and is not wanted, and waits for its end. ETIMEDOUT. */
+int start_take_back(struct machine *machine, struct error *err);
 
 /* Why a domain without `launch` is not started; EOPNOTSUPP. */
 int start_refuse_foreign(const struct domain *domain, struct error *err);
