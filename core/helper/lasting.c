@@ -79,23 +79,6 @@ bool lasting_is_over(const struct lasting_process *process)
     return is_over(process->pidfd);
 }
 
-bool lasting_was_started_with(const struct lasting_process *process, char *const *words)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%ld/cmdline", (long)process->pid);
-    FILE *file = fopen(path, "re");
-    bool same = file;
-    for (char *const *word = words; same && *word; word++)
-        for (const char *at = *word; same; at++) {
-            same = fgetc(file) == (unsigned char)*at;
-            if (!*at)
-                break;
-        }
-    if (file)
-        fclose(file);
-    return same && !is_over(process->pidfd); /* else another process may have its number */
-}
-
 int lasting_signal(const struct lasting_process *process, int number)
 {
     return syscall(SYS_pidfd_send_signal, process->pidfd, number, NULL, 0) < 0 ? -errno : 0;

@@ -54,9 +54,6 @@ bool lasting_has_ended(const struct lasting_process *process, siginfo_t *status)
 /* Has it ended? Buries nobody. */
 bool lasting_is_over(const struct lasting_process *process);
 
-/* Does its command (proc(5), cmdline) begin with these words, NULL-terminated? False once it has ended. */
-bool lasting_was_started_with(const struct lasting_process *process, char *const *words);
-
 /* Sends the signal. ESRCH, EPERM. */
 int lasting_signal(const struct lasting_process *process, int number);
 

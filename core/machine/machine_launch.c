@@ -142,7 +142,7 @@ bool machine_is_ours(struct machine *machine)
 bool machine_was_started_with(struct machine *machine, char *const *launch)
 {
     pthread_mutex_lock(&machine->lock);
-    bool same = machine->guest && lasting_was_started_with(&machine->guest->process, launch);
+    bool same = machine->guest && guest_was_started_with(machine->guest, launch);
     pthread_mutex_unlock(&machine->lock);
     return same;
 }

@@ -2,6 +2,7 @@
 """Going back to snapshots where a QEMU is ended or started for it: disks, states, refusals, and the way back after failures."""
 
 import errno
+import json
 import os
 
 import administer
@@ -9,8 +10,10 @@ import checks
 import domains
 from administer import command_of, command_refused
 from checks import equal, need
+from mounted import wait_for
 from running import Running
-from test_power import QEMU, Guest, Watched, events, power, state, wait_state
+from test_power import QEMU, Guest, Watched, events, power, redefine, state, wait_state
+from test_running_crashes import EXPECTED, need_points
 
 KINDS = {
     "internal": "disk=vda:internal disk=vdb:internal",
@@ -35,6 +38,15 @@ def is_now(mount, wanted):
     if wanted == "shutoff":
         wait_state(mount, wanted)
     equal(state(mount), wanted)
+
+
+def redefine_launch(mount, changed):
+    """Another launch, and waits until it counts."""
+    with open(os.path.join(mount.source, "web1.json"), encoding="utf-8") as file:
+        launch = json.load(file)["launch"]
+    uuid = f"00000000-0000-4000-8000-{len(launch):012}"
+    redefine(mount, launch=changed(launch), uuid=uuid)
+    wait_for(lambda: uuid in mount.text("web1", "domain.json"), "the new definition")
 
 
 def no_leftovers(mount):
@@ -82,6 +94,217 @@ def test_states():
                     mount.guest_writes(50 + turn, at=65536)
                 mount.check(is_running=wanted != "shutoff")
             assert not any("crashed" in line for line in events(mount)), events(mount)
+
+
+def goes_on_where_it_was(mount, before, check=True):
+    """The same disks, and the guest reads what it wrote, and writes on."""
+    wait_state(mount, before)
+    mount.guest_reads()
+    mount.guest_writes(111, at=3 * 65536)
+    no_leftovers(mount)
+    if check:
+        mount.check()
+
+
+def test_refused():
+    """What can be refused is refused before anything is done, and the guest runs on in its QEMU"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        mount.guest_writes(41)
+        (pid,) = mount.processes()
+        command_refused(errno.EINVAL, mount, "web1", "snapshots/one/revert", "running paused")
+        redefine_launch(mount, lambda launch: [*launch, "-m", "32"])
+        command_refused(errno.EINVAL, mount, "web1", "snapshots/one/revert", "1", ["launch", "force"])
+        mount.take("two disk-only disk=vda:external disk=vdb:internal")
+        command_refused(errno.EBUSY, mount, "web1", "snapshots/two/delete", "discard-force", ["active"])
+        equal(mount.processes(), [pid])
+        mount.check()
+        back(mount, "one", "force")
+        went_back(mount, "one")
+        command_refused(errno.EBUSY, mount, "web1", "snapshots/two/delete", "merge-force", ["active"])
+        wait_state(mount, "running")
+        mount.check()
+
+
+def test_of_others():
+    """A QEMU that others run is not ended: stop it first; then its disks go back, and nothing is started"""
+    need(QEMU)
+    with Watched() as mount:
+        domains.create(mount, "one disk=vda:internal")
+        with Guest(mount.qmp, disk=mount.disk) as guest:
+            wait_for(lambda: "state: running" in events(mount), "the connection")
+            domains.create(mount, "two disk-only disk=vda:internal")
+            for words in ("1", "shutoff", "running", "force"):
+                command_refused(errno.EOPNOTSUPP, mount, "web1", "snapshots/one/revert", words)
+            equal(state(mount), "running")
+            guest.command("quit")
+            guest.process.wait()
+        wait_state(mount, "shutoff")
+        command_refused(errno.EOPNOTSUPP, mount, "web1", "snapshots/two/revert", "1", ["shutoff"])
+        back(mount, "one")
+        back(mount, "two", "shutoff")
+        equal(domains.current(mount), "two")
+
+
+def test_start_from():
+    """power start NAME runs the domain from a snapshot, and plain start from where it is"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        mount.guest_writes(41)
+        command_refused(errno.EBUSY, mount, "web1", "power", "start one", ["running already"])
+        mount.off()
+        power(mount, "start one")
+        equal(state(mount), "running")
+        went_back(mount, "one")
+        mount.guest_writes(42)
+        mount.check()
+        mount.off()
+        power(mount, "start")
+        mount.guest_reads()
+        mount.check()
+
+
+def test_guard():
+    """The present of a running domain is kept first; where going back is refused, nothing of that stays"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        mount.guest_writes(41)
+        present = {target: bytes(content) for target, content in mount.wanted.items()}
+        back(mount, "one", "guard paused")
+        equal(state(mount), "paused")
+        went_back(mount, "one")
+        (guard,) = set(mount.snapshots("web1")) - {"one"}
+        mount.frozen_bytes[guard] = present
+        mount.check()
+
+
+def test_new_one_does_not_start():
+    """A QEMU that does not start on the old disks: the domain goes on where it was, also where it was paused or shut off"""
+    need(QEMU)
+    with Running() as mount:
+        flag = os.path.join(mount.room, "fails")
+        script = f'[ ! -e {flag} ] || case "$*" in *incoming*) ;; *) echo "no more of these" >&2; exit 3; esac; exec "$@"'
+        redefine_launch(mount, lambda launch: ["sh", "-c", script, "sh", *launch])
+        mount.start()
+        mount.guest_writes(40)
+        for disks in KINDS.values():
+            mount.take("one disk-only " + disks)
+            mount.guest_writes(41)
+            for before in ("running", "paused"):
+                if before == "paused":
+                    power(mount, "pause")
+                with open(flag, "w", encoding="ascii"):
+                    command_refused(errno.EIO, mount, "web1", "snapshots/one/revert", "1", ["no more of these"])
+                os.unlink(flag)
+                goes_on_where_it_was(mount, before)
+            mount.off()
+            with open(flag, "w", encoding="ascii"):
+                command_refused(errno.EIO, mount, "web1", "snapshots/one/revert", "1", ["no more of these"])
+            os.unlink(flag)
+            is_now(mount, "shutoff")
+            no_leftovers(mount)
+            mount.check(is_running=False)
+            os.rmdir(administer.snapshot_path(mount, "web1", "one"))
+            del mount.frozen_bytes["one"]
+            power(mount, "start")
+
+
+# ---- Killed ----
+
+POINTS = ("saving", "saved", "ended", "journaled", "published", "launched", "committing", "committed", "continued", "finishing")
+DONE = ("committed", "continued", "finishing")
+
+
+def killed(point, kind, fate, before, words, wanted):
+    """The daemon at a point of going back, and its QEMU with it or not; then the next daemon, or that one after another."""
+    with Running(expected=EXPECTED) as mount:
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only " + KINDS[kind])
+        mount.guest_writes(41)
+        mount.flush()
+        if before == "paused":
+            power(mount, "pause")
+        if before == "shutoff":
+            mount.off()
+        mount.unmount()
+        mount.environment = {"VMSNAPFS_TEST_CRASH": f"{point}:1"}
+        mount.mount()
+        if before != "shutoff":
+            wait_state(mount, before)
+        try:
+            back(mount, "one", words)
+        except OSError as error:
+            assert error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), error
+        wait_for(lambda: mount.process.poll() is not None, f"the daemon to come to its end at {point}")
+        mount.kill()
+        if fate == "is killed" and mount.processes():
+            mount.kill_guest()
+        mount.mount_again()
+        is_done = point in DONE
+        if is_done:
+            went_back(mount, "one")
+        follows = wanted if is_done else before
+        if fate == "is killed" and not is_done and point in ("saving",) and before != "shutoff":
+            follows = "crashed"
+        wait_for(lambda: state(mount) == follows or (follows == "crashed" and state(mount) == "shutoff"), f"{follows}; it is {state(mount)}")
+        wait_for(lambda: not os.path.exists(os.path.join(mount.source, ".vmsnapfs", "domains", "1.restart")), "all to be done")
+        equal(domains.current(mount), "one")
+        no_leftovers(mount)
+        is_running = follows in ("running", "paused")
+        if is_running:
+            equal(len(mount.processes()), 1)
+            mount.guest_reads()
+            mount.guest_writes(99, at=3 * 65536)
+        else:
+            administer.wait_idle(mount)
+        mount.check(is_running)
+        if not is_running:
+            power(mount, "start")
+            mount.guest_reads()
+        mount.take("two disk-only")
+        mount.guest_writes(98, at=2 * 65536)
+        mount.check()
+        mount.off()
+        administer.wait_idle(mount)
+        mount.check(is_running=False)
+
+
+def kill_all(kinds, fates, befores):
+    need(QEMU)
+    need_points()
+    wrong = []
+    for kind in kinds:
+        for point in POINTS + (("pointed", "applied") if kind != "external" else ()):
+            for fate in fates:
+                for before, words, wanted in befores:
+                    if before == "shutoff" and point in ("saving", "saved", "ended"):
+                        continue
+                    try:
+                        killed(point, kind, fate, before, words, wanted)
+                    except AssertionError as error:
+                        wrong.append(f"{point}, {kind}, the QEMU {fate}, {before}, {words}: {error}")
+                        print("    " + wrong[-1], flush=True)
+    assert not wrong, f"{len(wrong)} wrong"
+
+
+def test_killed():
+    """Killed at each step, the QEMU stays or not: the old state or the new one, with its guest as it was or is to be"""
+    kill_all(("mixed",), ("stays", "is killed"), (("running", "1", "running"),))
+
+
+def test_killed_otherwise():
+    """The same from and to other states"""
+    kill_all(("mixed",), ("stays",), (("paused", "running", "running"), ("shutoff", "paused", "paused")))
 
 
 if __name__ == "__main__":
