@@ -99,16 +99,32 @@ static int add_frozen(struct assembly *assembly, struct snapshot *snapshot, cons
     return 0;
 }
 
+static int restore_memory(const char *source, const struct state_snapshot *known, struct snapshot *snapshot)
+{
+    const struct state_memory *memory = &known->memory;
+    if (known->launch && assembly_copy_list(known->launch, &snapshot->launch) < 0)
+        return -ENOMEM;
+    if (!memory->path)
+        return 0;
+    cleanup_free char *path = path_from_store(source, memory->path);
+    if (!path)
+        return -ENOMEM;
+    snapshot->memory = saved_memory_new(path, memory->compression, &memory->identity);
+    return snapshot->memory ? 0 : -ENOMEM;
+}
+
 /* What the store tells of a snapshot, and the images don't. */
-static int restore_attributes(struct snapshot *snapshot, const struct state_snapshot *known)
+static int restore_attributes(const char *source, struct snapshot *snapshot,
+                              const struct state_snapshot *known)
 {
     snapshot->serial = known->serial;
     snapshot->created = (struct timespec){known->created_sec, known->created_nsec};
     snapshot->state = known->state;
     snapshot->consistency = known->consistency;
     snapshot->is_protected = known->is_protected;
-    if (!known->description)
-        return 0;
+    int r = restore_memory(source, known, snapshot);
+    if (r < 0 || !known->description)
+        return r;
     free(snapshot->description);
     snapshot->description = strdup(known->description);
     return snapshot->description ? 0 : -ENOMEM;
@@ -140,7 +156,7 @@ static int add_snapshot(struct assembly *assembly, const struct group *group)
     domain->snapshots[domain->snapshot_count++] = snapshot;
     snapshot->name = strdup(group->name);
     snapshot->description = strdup("");
-    snapshot->frozen = calloc(group->count, sizeof *snapshot->frozen);
+    snapshot->frozen = calloc(group->count + 1, sizeof *snapshot->frozen);
     if (!snapshot->name || !snapshot->description || !snapshot->frozen)
         return -ENOMEM;
     for (size_t i = 0; i < group->count; i++) {
@@ -161,7 +177,7 @@ static int add_snapshot(struct assembly *assembly, const struct group *group)
     if (group->known)
         snapshot->lost_disks = count_lost(assembly, group->known);
     if (group->known && known->is_administered)
-        return restore_attributes(snapshot, group->known);
+        return restore_attributes(assembly->input->source, snapshot, group->known);
     snapshot->state = snapshot->memory_size ? SNAPSHOT_STATE_RUNNING : SNAPSHOT_STATE_UNKNOWN;
     snapshot->consistency = snapshot->memory_size ? CONSISTENCY_CHECKPOINT : CONSISTENCY_CRASH;
     return draw_serial(assembly, group, &snapshot->serial);

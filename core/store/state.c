@@ -36,6 +36,8 @@ void state_snapshot_done(struct state_snapshot *snapshot)
     free_frozen(snapshot->frozen, snapshot->frozen_count);
     free(snapshot->name);
     free(snapshot->description);
+    free(snapshot->memory.path);
+    free_paths(snapshot->launch);
     *snapshot = (struct state_snapshot){0};
 }
 
@@ -55,6 +57,7 @@ void state_domain_free(struct state_domain *state)
     free_paths(state->made);
     free_paths(state->reused);
     free_paths(state->touched);
+    free_paths(state->unneeded);
     free(state->disks);
     free(state->snapshots);
     free(state->defaults);
@@ -97,20 +100,6 @@ static int copy_frozen_list(const struct state_frozen *from, size_t count, struc
     return list ? 0 : -ENOMEM;
 }
 
-int state_snapshot_copy(const struct state_snapshot *from, struct state_snapshot *copy)
-{
-    struct state_snapshot made = *from;
-    made.frozen = NULL;
-    made.name = made.description = NULL;
-    if (!copy_string(from->name, &made.name) || !copy_string(from->description, &made.description) ||
-        copy_frozen_list(from->frozen, from->frozen_count, &made.frozen) < 0) {
-        state_snapshot_done(&made);
-        return -ENOMEM;
-    }
-    *copy = made;
-    return 0;
-}
-
 static int copy_paths(char *const *from, char ***copy)
 {
     size_t count = 0;
@@ -124,6 +113,23 @@ static int copy_paths(char *const *from, char ***copy)
         }
     *copy = list;
     return list ? 0 : -ENOMEM;
+}
+
+int state_snapshot_copy(const struct state_snapshot *from, struct state_snapshot *copy)
+{
+    struct state_snapshot made = *from;
+    made.frozen = NULL;
+    made.name = made.description = made.memory.path = NULL;
+    made.launch = NULL;
+    if (!copy_string(from->name, &made.name) || !copy_string(from->description, &made.description) ||
+        !copy_string(from->memory.path, &made.memory.path) ||
+        (from->launch && copy_paths(from->launch, &made.launch) < 0) ||
+        copy_frozen_list(from->frozen, from->frozen_count, &made.frozen) < 0) {
+        state_snapshot_done(&made);
+        return -ENOMEM;
+    }
+    *copy = made;
+    return 0;
 }
 
 static int copy_arrays(const struct state_domain *from, struct state_domain *made)
@@ -160,7 +166,7 @@ int state_domain_copy(const struct state_domain *from, struct state_domain **cop
     if (!copy_string(from->name, &made->name) || !copy_string(from->uuid, &made->uuid) ||
         !copy_string(from->defaults, &made->defaults) || copy_paths(from->files, &made->files) < 0 ||
         copy_paths(from->made, &made->made) < 0 || copy_paths(from->reused, &made->reused) < 0 ||
-        copy_paths(from->touched, &made->touched) < 0 ||
+        copy_paths(from->touched, &made->touched) < 0 || copy_paths(from->unneeded, &made->unneeded) < 0 ||
         copy_frozen_list(from->hidden, from->hidden_count, &made->hidden) < 0 ||
         copy_arrays(from, made) < 0) {
         made->hidden_count = made->hidden ? from->hidden_count : 0;

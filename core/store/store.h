@@ -52,6 +52,13 @@ struct state_frozen {
                              domain's (external only) */
 };
 
+/* Memory that was saved to a file. */
+struct state_memory {
+    char *path; /* as in state_frozen; NULL: none */
+    enum memory_compression compression;
+    struct file_identity identity; /* as it was saved */
+};
+
 struct state_snapshot {
     uint64_t serial;
     char *name;
@@ -66,6 +73,8 @@ struct state_snapshot {
     enum consistency consistency;
     bool is_protected;
     char *description; /* NULL: none */
+    struct state_memory memory;
+    char **launch; /* the definition's when memory was saved; NULL-terminated; NULL: not known */
 };
 
 struct state_disk {
@@ -98,11 +107,12 @@ struct state_domain {
     struct state_frozen *hidden; /* contents that were those of deleted snapshots: layers that something
                                     stands on, and internal snapshots that are to be dropped */
     size_t hidden_count;
-    char **made;    /* files that vmsnapfs made; NULL-terminated; may be NULL */
-    char **reused;  /* overlays of the user's that were used as they are; likewise */
-    char **touched; /* frozen layers that vmsnapfs is writing to: they need not be as they were frozen;
-                       likewise */
-    char *defaults; /* what a bare mkdir does, as a person wrote it; NULL: as shipped */
+    char **made;     /* files that vmsnapfs made; NULL-terminated; may be NULL */
+    char **reused;   /* overlays of the user's that were used as they are; likewise */
+    char **touched;  /* frozen layers that vmsnapfs is writing to: they need not be as they were frozen;
+                        likewise */
+    char **unneeded; /* files of saved memory that no snapshot has any more, to be removed; likewise */
+    char *defaults;  /* what a bare mkdir does, as a person wrote it; NULL: as shipped */
 };
 
 void state_domain_free(struct state_domain *state);
