@@ -206,11 +206,11 @@ static int release_memory(struct change *change, const struct state_snapshot *sn
     struct state_domain *state = change->state;
     const struct state_domain *before = change->before;
     for (size_t i = 0; i < before->snapshot_count; i++) {
-        const char *path = before->snapshots[i].memory.path;
-        bool is_needed = !path;
+        const struct state_memory *memory = &before->snapshots[i].memory;
+        bool is_needed = !memory->path;
         for (size_t j = 0; j < count && !is_needed; j++)
-            is_needed = snapshots[j].memory.path && strcmp(snapshots[j].memory.path, path) == 0;
-        if (!is_needed && state_paths_add(&state->unneeded, path) < 0)
+            is_needed = snapshots[j].memory.path && strcmp(snapshots[j].memory.path, memory->path) == 0;
+        if (!is_needed && state_add_unneeded(state, memory) < 0)
             return -ENOMEM;
     }
     return 0;
@@ -250,6 +250,8 @@ static int follow(struct change *change, struct state_snapshot **snapshots, size
         if (state_paths_add(change->layers[i].is_made ? &state->made : &state->reused,
                             change->layers[i].path) < 0)
             return -ENOMEM;
+    if (change->fresh.memory.path && state_paths_add(&state->made, change->fresh.memory.path) < 0)
+        return -ENOMEM;
     for (size_t i = 0; i < tree->disk_count; i++)
         if (set_active(change, &tree->disks[i]) < 0)
             return -ENOMEM;

@@ -200,18 +200,18 @@ static int name_domain(struct assembly *assembly)
 
 static int add_unneeded(struct assembly *assembly)
 {
-    char *const *from = assembly->state->unneeded;
-    if (!from || !*from)
-        return 0;
-    int r = assembly_copy_list(from, &assembly->domain->unneeded);
-    for (char **path = assembly->domain->unneeded; r == 0 && *path; path++) {
-        char *absolute = path_from_store(assembly->input->source, *path);
-        if (!absolute)
+    const struct state_domain *state = assembly->state;
+    struct domain *domain = assembly->domain;
+    domain->unneeded = calloc(state->unneeded_count + 1, sizeof *domain->unneeded);
+    if (!domain->unneeded)
+        return -ENOMEM;
+    for (size_t i = 0; i < state->unneeded_count; i++) {
+        struct saved_memory *memory = assembly_memory(assembly, &state->unneeded[i]);
+        if (!memory)
             return -ENOMEM;
-        free(*path);
-        *path = absolute;
+        domain->unneeded[domain->unneeded_count++] = memory;
     }
-    return r;
+    return 0;
 }
 
 static int add_administration(struct assembly *assembly)

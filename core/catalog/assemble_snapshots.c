@@ -99,22 +99,24 @@ static int add_frozen(struct assembly *assembly, struct snapshot *snapshot, cons
     return 0;
 }
 
-static int restore_memory(const char *source, const struct state_snapshot *known, struct snapshot *snapshot)
+struct saved_memory *assembly_memory(const struct assembly *assembly, const struct state_memory *known)
 {
-    const struct state_memory *memory = &known->memory;
+    cleanup_free char *path = path_from_store(assembly->input->source, known->path);
+    return path ? saved_memory_new(path, known->compression, &known->identity) : NULL;
+}
+
+static int restore_memory(const struct assembly *assembly, const struct state_snapshot *known,
+                          struct snapshot *snapshot)
+{
     if (known->launch && assembly_copy_list(known->launch, &snapshot->launch) < 0)
         return -ENOMEM;
-    if (!memory->path)
-        return 0;
-    cleanup_free char *path = path_from_store(source, memory->path);
-    if (!path)
-        return -ENOMEM;
-    snapshot->memory = saved_memory_new(path, memory->compression, &memory->identity);
-    return snapshot->memory ? 0 : -ENOMEM;
+    if (known->memory.path)
+        snapshot->memory = assembly_memory(assembly, &known->memory);
+    return snapshot->memory || !known->memory.path ? 0 : -ENOMEM;
 }
 
 /* What the store tells of a snapshot, and the images don't. */
-static int restore_attributes(const char *source, struct snapshot *snapshot,
+static int restore_attributes(const struct assembly *assembly, struct snapshot *snapshot,
                               const struct state_snapshot *known)
 {
     snapshot->serial = known->serial;
@@ -122,7 +124,7 @@ static int restore_attributes(const char *source, struct snapshot *snapshot,
     snapshot->state = known->state;
     snapshot->consistency = known->consistency;
     snapshot->is_protected = known->is_protected;
-    int r = restore_memory(source, known, snapshot);
+    int r = restore_memory(assembly, known, snapshot);
     if (r < 0 || !known->description)
         return r;
     free(snapshot->description);
@@ -177,7 +179,7 @@ static int add_snapshot(struct assembly *assembly, const struct group *group)
     if (group->known)
         snapshot->lost_disks = count_lost(assembly, group->known);
     if (group->known && known->is_administered)
-        return restore_attributes(assembly->input->source, snapshot, group->known);
+        return restore_attributes(assembly, snapshot, group->known);
     snapshot->state = snapshot->memory_size ? SNAPSHOT_STATE_RUNNING : SNAPSHOT_STATE_UNKNOWN;
     snapshot->consistency = snapshot->memory_size ? CONSISTENCY_CHECKPOINT : CONSISTENCY_CRASH;
     return draw_serial(assembly, group, &snapshot->serial);

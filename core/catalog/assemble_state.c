@@ -162,7 +162,7 @@ static int keep_missing_snapshots(struct assembly *assembly, bool incomplete)
         if (is_there[i])
             continue;
         if (groups_find(&assembly->groups, from->name) || (!incomplete && !is_lost(assembly, from))) {
-            if (from->memory.path && state_paths_add(&state->unneeded, from->memory.path) < 0)
+            if (from->memory.path && state_add_unneeded(state, &from->memory) < 0)
                 return -ENOMEM;
             continue;
         }
@@ -233,9 +233,11 @@ static int fill_administration(const struct assembly *assembly, bool is_incomple
     state->defaults = copy_or_null(known->defaults);
     if ((known->defaults && !state->defaults) || copy_known_paths(known->made, &state->made) < 0 ||
         copy_known_paths(known->reused, &state->reused) < 0 ||
-        copy_known_paths(known->touched, &state->touched) < 0 ||
-        copy_known_paths(known->unneeded, &state->unneeded) < 0)
+        copy_known_paths(known->touched, &state->touched) < 0)
         return -ENOMEM;
+    for (size_t i = 0; i < known->unneeded_count; i++)
+        if (state_add_unneeded(state, &known->unneeded[i]) < 0)
+            return -ENOMEM;
     int r = fill_active(assembly);
     return r < 0 ? r : fill_hidden(assembly, is_incomplete);
 }

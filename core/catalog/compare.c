@@ -74,13 +74,16 @@ static bool same_administration(const struct domain *a, const struct domain *b)
 {
     if (a->may_switch_files != b->may_switch_files || a->is_administered != b->is_administered ||
         a->is_guessed != b->is_guessed || a->is_incomplete != b->is_incomplete ||
-        !same_string(a->defaults, b->defaults) || !same_list(a->unneeded, b->unneeded) ||
+        !same_string(a->defaults, b->defaults) || a->unneeded_count != b->unneeded_count ||
         a->released_count != b->released_count || !same_string(a->qmp, b->qmp) ||
         !same_string(a->agent, b->agent) || !same_list(a->launch, b->launch) || !a->launch != !b->launch)
         return false;
     for (size_t i = 0; i < a->released_count; i++)
         if (!same_layer(a->released[i].layer, b->released[i].layer) ||
             !internal_snapshot_equal(a->released[i].internal, b->released[i].internal))
+            return false;
+    for (size_t i = 0; i < a->unneeded_count; i++)
+        if (!same_memory(a->unneeded[i], b->unneeded[i]))
             return false;
     return true;
 }
@@ -129,6 +132,22 @@ static bool same_state_list(const struct state_frozen *a, size_t a_count, const 
     return true;
 }
 
+static bool same_state_memory(const struct state_memory *a, const struct state_memory *b)
+{
+    return same_string(a->path, b->path) && a->compression == b->compression &&
+           same_identity(&a->identity, &b->identity);
+}
+
+static bool same_unneeded(const struct state_domain *a, const struct state_domain *b)
+{
+    if (a->unneeded_count != b->unneeded_count)
+        return false;
+    for (size_t i = 0; i < a->unneeded_count; i++)
+        if (!same_state_memory(&a->unneeded[i], &b->unneeded[i]))
+            return false;
+    return true;
+}
+
 static bool same_state_snapshot(const struct state_snapshot *a, const struct state_snapshot *b,
                                 bool is_administered)
 {
@@ -149,8 +168,8 @@ bool state_is_same(const struct state_domain *a, const struct state_domain *b)
         !same_list(a->files, b->files) || a->disk_count != b->disk_count ||
         a->snapshot_count != b->snapshot_count || a->is_administered != b->is_administered ||
         a->current != b->current || a->operation != b->operation || !same_list(a->made, b->made) ||
-        !same_list(a->reused, b->reused) || !same_list(a->touched, b->touched) ||
-        !same_list(a->unneeded, b->unneeded) || !same_string(a->defaults, b->defaults) ||
+        !same_list(a->reused, b->reused) || !same_list(a->touched, b->touched) || !same_unneeded(a, b) ||
+        !same_string(a->defaults, b->defaults) ||
         !same_state_list(a->hidden, a->hidden_count, b->hidden, b->hidden_count))
         return false;
     for (size_t i = 0; i < a->disk_count; i++)

@@ -124,7 +124,9 @@ void domain_unref(struct domain *domain)
     free(domain->defaults);
     free_list(domain->named_files);
     free_list(domain->launch);
-    free_list(domain->unneeded);
+    for (size_t i = 0; i < domain->unneeded_count; i++)
+        saved_memory_free(domain->unneeded[i]);
+    free(domain->unneeded);
     free(domain->qmp);
     free(domain->agent);
     free(domain->snapshots);

@@ -154,9 +154,9 @@ struct domain {
     bool is_guessed;       /* the store is damaged, maybe where it told which images are active */
     struct released *released;
     size_t released_count;
-    char **unneeded; /* files of saved memory that no snapshot has any more, to be removed; absolute,
-                        NULL-terminated; NULL: none */
-    char *defaults;  /* what a bare mkdir does; NULL: as shipped */
+    struct saved_memory **unneeded; /* that no snapshot has any more: the files are to be removed; owned */
+    size_t unneeded_count;
+    char *defaults; /* what a bare mkdir does; NULL: as shipped */
 };
 
 /* An empty domain with one reference; NULL where memory ran out. */

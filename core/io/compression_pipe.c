@@ -324,24 +324,33 @@ static int end(struct compression_pipe *pipe)
     return code;
 }
 
+static void tell(bool compresses, int code, struct error *err)
+{
+    if (!compresses && code == EINVAL)
+        error_set(err, EINVAL, "the file is damaged, or not whole");
+    else
+        error_set(err, code, "%s: %s", compresses ? "compressing" : "decompressing", strerror(code));
+}
+
 int compression_pipe_end(struct compression_pipe *pipe, struct error *err)
 {
     if (!pipe)
         return 0;
     bool compresses = pipe->compresses;
     int code = end(pipe);
-    if (!code)
-        return 0;
-    if (!compresses && code == EINVAL)
-        return error_set(err, EINVAL, "the file is damaged, or not whole");
-    return error_set(err, code, "%s: %s", compresses ? "compressing" : "decompressing", strerror(code));
+    if (code)
+        tell(compresses, code, err);
+    return -code;
 }
 
-void compression_pipe_abort(struct compression_pipe *pipe)
+void compression_pipe_abort(struct compression_pipe *pipe, struct error *why)
 {
     if (!pipe)
         return;
+    bool compresses = pipe->compresses;
     atomic_store(&pipe->is_stopped, true);
     eventfd_write(pipe->stop, 1);
-    end(pipe);
+    int code = end(pipe);
+    if (code && code != ECANCELED)
+        tell(compresses, code, why);
 }

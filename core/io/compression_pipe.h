@@ -36,6 +36,8 @@ uint64_t compression_pipe_bytes(const struct compression_pipe *pipe);
  */
 int compression_pipe_end(struct compression_pipe *pipe, struct error *err);
 
-/* The same, where what comes of it does not matter: it leaves off at once, also where another process keeps
- * its end open. */
-void compression_pipe_abort(struct compression_pipe *pipe);
+/*
+ * Leaves off at once, also where another process keeps its end open, and frees it. Where it had failed by
+ * itself before, `why` (may be NULL) is set; else it is untouched.
+ */
+void compression_pipe_abort(struct compression_pipe *pipe, struct error *why);

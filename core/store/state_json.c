@@ -92,7 +92,7 @@ static void write_disk(struct text *text, const struct state_disk *disk)
 
 static void write_memory(struct text *text, const struct state_memory *memory)
 {
-    text_append_string(text, ",\n   \"memory\":{\"path\":");
+    text_append_string(text, "{\"path\":");
     json_bytes_write(text, memory->path);
     write_string(text, "compression", memory_compression_name(memory->compression));
     write_identity(text, "identity", &memory->identity);
@@ -111,8 +111,10 @@ static void write_snapshot(struct text *text, const struct state_snapshot *snaps
                     snapshot_state_name(snapshot->state), consistency_name(snapshot->consistency));
         text_append_string(text, snapshot->is_protected ? ",\"protected\":true" : "");
         write_string(text, "description", snapshot->description);
-        if (snapshot->memory.path)
+        if (snapshot->memory.path) {
+            text_append_string(text, ",\n   \"memory\":");
             write_memory(text, &snapshot->memory);
+        }
         if (snapshot->launch) {
             text_append_string(text, ",\n   ");
             write_paths(text, "launch", snapshot->launch);
@@ -132,10 +134,12 @@ static void write_administration(struct text *text, const struct state_domain *s
     write_paths(text, "reused", state->reused);
     text_append_string(text, ",");
     write_paths(text, "touched", state->touched);
-    if (state->unneeded && *state->unneeded) {
-        text_append_string(text, ",");
-        write_paths(text, "unneeded", state->unneeded);
+    text_append_string(text, state->unneeded_count ? ",\"unneeded\":[" : "");
+    for (size_t i = 0; i < state->unneeded_count; i++) {
+        text_append_string(text, i ? "," : "");
+        write_memory(text, &state->unneeded[i]);
     }
+    text_append_string(text, state->unneeded_count ? "]" : "");
     write_string(text, "defaults", state->defaults);
     text_append_string(text, ",\"hidden\":");
     write_frozen_list(text, state->hidden, state->hidden_count);
@@ -274,12 +278,22 @@ static const char *compression_word(unsigned word)
 
 static void read_memory(struct json_fields *fields, struct json_object *from, struct state_memory *memory)
 {
-    struct json_object *found = json_fields_member(fields, from, "memory", json_type_object);
-    if (!found)
+    if (!from || !json_object_is_type(from, json_type_object)) {
+        json_fields_refuse(fields, "memory", "is no object");
         return;
-    memory->path = json_fields_string_member(fields, found, "path");
-    memory->compression = read_word(fields, found, "compression", compression_word, COMPRESS_ZSTD + 1);
-    memory->identity = identity_member(fields, found, "identity");
+    }
+    memory->path = json_fields_string_member(fields, from, "path");
+    memory->compression = read_word(fields, from, "compression", compression_word, COMPRESS_ZSTD + 1);
+    memory->identity = identity_member(fields, from, "identity");
+}
+
+static void read_unneeded(struct json_fields *fields, struct json_object *from, struct state_domain *state)
+{
+    struct json_object *list;
+    state->unneeded = json_fields_array_member(fields, from, "unneeded", sizeof *state->unneeded, &list,
+                                               &state->unneeded_count);
+    for (size_t i = 0; i < state->unneeded_count; i++)
+        read_memory(fields, json_object_array_get_idx(list, i), &state->unneeded[i]);
 }
 
 /* A NULL-terminated list of strings; NULL where it is empty. */
@@ -321,8 +335,8 @@ static void read_snapshot(struct json_fields *fields, struct json_object *from, 
     snapshot->is_protected =
         json_object_object_get_ex(from, "protected", &value) && json_object_get_boolean(value);
     snapshot->description = optional_string(fields, from, "description");
-    if (!fields->failed && json_object_object_get_ex(from, "memory", NULL))
-        read_memory(fields, from, &snapshot->memory);
+    if (!fields->failed && json_object_object_get_ex(from, "memory", &value))
+        read_memory(fields, value, &snapshot->memory);
     if (!fields->failed && json_object_object_get_ex(from, "launch", NULL))
         snapshot->launch = read_paths(fields, from, "launch");
 }
@@ -357,7 +371,7 @@ static void read_administration(struct json_fields *fields, struct json_object *
     state->reused = read_paths(fields, told, "reused");
     state->touched = read_paths(fields, told, "touched");
     if (!fields->failed && json_object_object_get_ex(told, "unneeded", NULL))
-        state->unneeded = read_paths(fields, told, "unneeded");
+        read_unneeded(fields, told, state);
     state->hidden = read_frozen_list(fields, told, "hidden", &state->hidden_count);
     state->defaults = optional_string(fields, told, "defaults");
 }

@@ -198,7 +198,7 @@ static void aborting_waits_for_nobody(void **unused)
         int file = new_file(), fd;
         assert_int_equal(compression_pipe_to_file(file, kinds[k], &pipe, &fd, &err), 0);
         put(fd, (const unsigned char *)"some", 4);
-        compression_pipe_abort(pipe);
+        compression_pipe_abort(pipe, NULL);
         close(fd);
         close(file);
 
@@ -206,12 +206,12 @@ static void aborting_waits_for_nobody(void **unused)
         file = compress(kinds[k], bytes, 4000000);
         lseek(file, 0, SEEK_SET);
         assert_int_equal(compression_pipe_from_file(file, kinds[k], &pipe, &fd, &err), 0);
-        compression_pipe_abort(pipe);
+        compression_pipe_abort(pipe, NULL);
         close(fd);
         close(file);
         free(bytes);
     }
-    compression_pipe_abort(NULL);
+    compression_pipe_abort(NULL, NULL);
     assert_int_equal(compression_pipe_end(NULL, NULL), 0);
 }
 

@@ -31,7 +31,10 @@ static void administer(struct state_domain *state)
     assert_int_equal(state_paths_add(&state->made, "web1.up\"grade"), 0);
     assert_int_equal(state_paths_add(&state->made, "bytes\xfe"), 0);
     assert_int_equal(state_paths_add(&state->touched, "b"), 0);
-    assert_int_equal(state_paths_add(&state->unneeded, "web1.old.mem"), 0);
+    struct state_memory old = {copy("web1.old.mem"), COMPRESS_GZIP, {5, 4, 3, 2, 1}};
+    assert_int_equal(state_add_unneeded(state, &old), 0);
+    assert_int_equal(state_add_unneeded(state, &old), 0);
+    free(old.path);
     assert_int_equal(state_paths_add(&state->reused, "/elsewhere/c"), 0);
     state->hidden_count = 1;
     state->hidden = calloc(1, sizeof *state->hidden);
