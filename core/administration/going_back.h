@@ -3,6 +3,7 @@
 #pragma once
 
 #include "administration/change.h"
+#include "administration/memory_back.h"
 #include "administration/reversion.h"
 #include "administration/running.h"
 #include "administration/start.h"
@@ -22,6 +23,7 @@ struct going_back {
     struct running running;  /* the QEMU that is there */
     struct restart restart;
     bool is_launched; /* the new QEMU is there */
+    struct memory_back memory;
     struct start start;
     struct disk *disks;   /* as they will be */
     struct layer *layers; /* the new ones of them */

@@ -13,27 +13,10 @@
 #include "administration/room.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
-#include "format/json_parse.h"
 #include "hypervisor/memory_save.h"
 
 /* Beside the memory that the guest has: of its devices. */
 #define DEVICES_BYTES (64 * UINT64_C(1024) * 1024)
-
-/* How much it can become; 0 where the QEMU does not tell. */
-static uint64_t memory_bytes(struct running *running)
-{
-    cleanup_json struct json_object *reply = NULL;
-    struct json_object *base, *plugged;
-    if (qmp_command(running->qmp, "query-memory-size-summary", NULL, running->engine.timeout_ms, &reply,
-                    NULL) < 0 ||
-        !json_object_is_type(reply, json_type_object) ||
-        !json_object_object_get_ex(reply, "base-memory", &base))
-        return 0;
-    uint64_t bytes = json_object_get_uint64(base);
-    if (json_object_object_get_ex(reply, "plugged-memory", &plugged))
-        bytes += json_object_get_uint64(plugged);
-    return bytes;
-}
 
 static int choose_place(const struct change *change, char **directory, char **path, struct error *err)
 {
@@ -98,7 +81,10 @@ int put_aside(struct change *change, struct running *running, struct restart *re
     cleanup_close int directory = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0)
         return error_set(err, errno, "%s: %m", place);
-    r = room_for_bytes(directory, place, memory_bytes(running) + DEVICES_BYTES, err);
+    uint64_t bytes;
+    r = memory_save_size(running->qmp, running->engine.timeout_ms, &bytes, err);
+    if (r == 0)
+        r = room_for_bytes(directory, place, bytes + DEVICES_BYTES, err);
     if (r < 0)
         return r;
     restart->events = before.settings.events;

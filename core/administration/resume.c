@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "administration/change.h"
+#include "administration/memory_back.h"
 #include "administration/start.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
@@ -105,46 +106,63 @@ static int try_present(struct resumption *resumption, struct error *err)
 
 /* ---- Where it is not ---- */
 
-/* Which memory it gets: -1 in `*fd`: none. Errors, and it stays shut off. */
-static int find_memory(const struct resumption *resumption, int *fd, struct error *err)
-{
-    const struct restart *restart = &resumption->restart;
-    if (restart->has_run)
-        return error_set(err, EIO, "its QEMU has ended after it went on");
-    if (resumption->has_happened)
-        return restart->snapshot
-                   ? error_set(err, EOPNOTSUPP, "the memory of a snapshot is not loaded by this version")
-                   : 0;
-    if (!restart->memory || !restart->is_saved)
-        return error_set(err, EIO, "its QEMU has ended, and its memory was not saved");
-    *fd = open(restart->memory, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    return *fd < 0 ? error_set(err, errno, "its memory, %s, can't be opened: %m", restart->memory) : 0;
-}
-
-static int launch(struct resumption *resumption, struct error *err)
+/* From where it was: with the memory that was put aside. */
+static int launch_before(struct resumption *resumption, struct error *err)
 {
     const struct domain *domain = resumption->change.domain;
     const struct restart *restart = &resumption->restart;
-    cleanup_close int fd = -1;
-    int r = find_memory(resumption, &fd, err);
+    if (!restart->memory || !restart->is_saved || !restart->launch)
+        return error_set(err, EIO, "its QEMU has ended, and its memory was not saved");
+    cleanup_close int fd = open(restart->memory, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return error_set(err, errno, "its memory, %s, can't be opened: %m", restart->memory);
+    const struct start_spec spec = {.disks = domain->disks,
+                                    .disk_count = domain->disk_count,
+                                    .launch = restart->launch,
+                                    .wait = START_INCOMING};
+    int r = start_prepare(&resumption->start, &resumption->change, resumption->machine, &spec, err);
+    if (r == 0)
+        r = start_launch(&resumption->start, err);
+    crash_point("relaunched");
+    return r < 0 ? r : start_load(&resumption->start, fd, NULL, err);
+}
+
+/* To where it was to go: with the memory of the snapshot, if that has any. */
+static int launch_after(struct resumption *resumption, struct error *err)
+{
+    const struct domain *domain = resumption->change.domain;
+    const struct restart *restart = &resumption->restart;
+    cleanup(memory_back_done) struct memory_back memory = MEMORY_BACK_NONE;
+    const struct snapshot *snapshot = NULL;
+    int r = restart->snapshot ? change_find(&resumption->change, restart->snapshot, &snapshot, err) : 0;
+    if (r == 0 && snapshot)
+        r = memory_back_find(&memory, &resumption->change, snapshot, err);
     if (r < 0)
         return r;
-    const struct start_spec spec = {
-        .disks = domain->disks,
-        .disk_count = domain->disk_count,
-        .launch = resumption->has_happened ? domain->launch : restart->launch,
-        .wait = fd >= 0 ? START_INCOMING : START_STOPPED,
-    };
+    const struct start_spec spec = {.disks = domain->disks,
+                                    .disk_count = domain->disk_count,
+                                    .launch = memory_back_launch(&memory, domain),
+                                    .wait = memory_back_wait(&memory)};
     if (!spec.launch)
         return start_refuse_foreign(domain, err);
     r = start_prepare(&resumption->start, &resumption->change, resumption->machine, &spec, err);
     if (r == 0)
         r = start_launch(&resumption->start, err);
     crash_point("relaunched");
-    if (r == 0 && fd >= 0)
-        r = start_load(&resumption->start, fd, err);
+    return r < 0 ? r : memory_back_load(&memory, &resumption->start, err);
+}
+
+static int launch(struct resumption *resumption, struct error *err)
+{
+    if (resumption->restart.has_run)
+        return error_set(err, EIO, "its QEMU has ended after it went on");
+    int r = resumption->has_happened ? launch_after(resumption, err) : launch_before(resumption, err);
     crash_point("reloaded");
-    return r < 0 ? r : let_run(resumption, err);
+    if (r == 0)
+        r = let_run(resumption, err);
+    if (r < 0)
+        start_take_back(resumption->machine, NULL);
+    return r;
 }
 
 /* ---- All of it ---- */

@@ -63,9 +63,6 @@ static int check_state(struct going_back *going, const struct revert_command *co
         return error_set(err, EOPNOTSUPP,
                          "only a domain that vmsnapfs starts itself (launch) can be brought there; %s",
                          way_out);
-    if (snapshot->memory_size)
-        return error_set(err, EOPNOTSUPP, "the memory of snapshot %s is not brought back by this version; %s",
-                         snapshot->name, way_out);
     return 0;
 }
 
@@ -98,8 +95,8 @@ static void tell_kept(const struct going_back *going, const struct snapshot *sna
 static int plan(struct going_back *going, const struct request *request, struct error *err)
 {
     struct change *change = &going->change;
-    const struct revert_circumstances circumstances = {.force = request->revert.force,
-                                                       .left_out_may_have_changed = true};
+    struct revert_circumstances circumstances = {.force = request->revert.force,
+                                                 .left_out_may_have_changed = true};
     int r = change_find(change, request->snapshot, &going->snapshot, err);
     if (r == 0)
         r = check_state(going, &request->revert, err);
@@ -107,6 +104,8 @@ static int plan(struct going_back *going, const struct request *request, struct 
         r = check_disks(going->snapshot, &request->revert, err);
     if (r == 0 && going->wanted == RESTART_SHUTOFF)
         tree_find(change->tree, request->snapshot)->has_memory = false; /* it is not brought back */
+    if (r == 0)
+        circumstances.machine_changed = memory_back_machine_changed(change->domain, going->snapshot);
     return r < 0 ? r
                  : tree_revert(change->tree, &change->world.layers, request->snapshot, &circumstances,
                                &going->plan, err);
@@ -115,7 +114,7 @@ static int plan(struct going_back *going, const struct request *request, struct 
 static int go_back(struct administration *administration, struct work *work, struct outcome *outcome,
                    struct error *err)
 {
-    cleanup(going_back_done) struct going_back going = {0};
+    cleanup(going_back_done) struct going_back going = {.memory = MEMORY_BACK_NONE};
     struct change *change = &going.change;
     int r = change_begin(administration, work, work->request->domain, change, err);
     if (r == 0)

@@ -61,13 +61,26 @@ static int describe_disks(struct going_back *going, struct error *err)
     return 0;
 }
 
+/* QEMU finds memory only in the image that it was saved in. */
+static int find_memory(struct going_back *going, struct error *err)
+{
+    int r = memory_back_find(&going->memory, &going->change, going->snapshot, err);
+    for (size_t i = 0; r == 0 && going->memory.tag && i < going->plan.count; i++)
+        if (going->plan.disks[i].how == REVERT_COPY_OUT)
+            r = error_set(err, EOPNOTSUPP,
+                          "the memory of snapshot %s lies in an image that other disks stand on, so that the "
+                          "domain goes on in a copy, without it; write shutoff to bring back its disks alone",
+                          going->snapshot->name);
+    return r;
+}
+
 static int prepare_start(struct going_back *going, struct error *err)
 {
     const struct start_spec spec = {
         .disks = going->disks,
         .disk_count = going->change.domain->disk_count,
-        .launch = going->change.domain->launch,
-        .wait = START_STOPPED,
+        .launch = memory_back_launch(&going->memory, going->change.domain),
+        .wait = memory_back_wait(&going->memory),
         .is_claimed = true,
     };
     return start_prepare(&going->start, &going->change, going->machine, &spec, err);
@@ -110,7 +123,8 @@ static int note_before(struct going_back *going, struct error *err)
     *restart = (struct restart){.domain = going->change.serial,
                                 .operation = going->change.operation,
                                 .before = state_before(going),
-                                .after = going->wanted};
+                                .after = going->wanted,
+                                .snapshot = going->memory.snapshot ? going->snapshot->serial : 0};
     while (domain->launch[count])
         count++;
     restart->launch = calloc(count + 1, sizeof *restart->launch);
@@ -169,6 +183,8 @@ int revert_running_make(struct going_back *going, struct error *err)
     bool force = change->work->request->revert.force;
     going->machine = going->running.machine;
     int r = check_machine(going, force, err);
+    if (r == 0 && going->wanted != RESTART_SHUTOFF)
+        r = find_memory(going, err);
     if (r == 0)
         r = note_before(going, err);
     if (r == 0)
@@ -189,14 +205,18 @@ int revert_running_make(struct going_back *going, struct error *err)
     going->is_launched = true;
     r = start_launch(&going->start, err);
     crash_point("launched");
+    if (r == 0)
+        r = memory_back_load(&going->memory, &going->start, err);
+    crash_point("loaded");
     return r;
 }
 
 int revert_running_go_on(struct going_back *going, struct error *err)
 {
     struct administration *administration = going->change.administration;
-    int r = 0;
-    if (going->wanted == RESTART_RUNNING)
+    int r = going->memory.snapshot ? resume_note_run(administration, &going->restart, err) : 0;
+    crash_point("noted");
+    if (r == 0 && going->wanted == RESTART_RUNNING)
         r = start_continue(going->machine, err);
     crash_point("continued");
     struct error why;
@@ -215,6 +235,7 @@ void revert_running_stop(struct going_back *going)
 void revert_running_done(struct going_back *going)
 {
     start_done(&going->start);
+    memory_back_done(&going->memory);
     for (size_t i = 0; going->layers && i < going->reversion.overlays.count; i++)
         free(going->layers[i].path);
     free(going->layers);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "administration/images.h"
@@ -203,33 +204,86 @@ static void tell_last_words(struct machine *machine, struct error *err)
         error_set(err, err->code, "%.200s: %s", err->text, said);
 }
 
-int start_load(struct start *start, int fd, struct error *err)
+struct loading {
+    struct work_watch work;
+    const struct compression_pipe *pipe; /* NULL: none */
+    uint64_t bytes;
+    struct timespec moved;
+};
+
+/* False also where a pipe has stood still for too long, which nobody else sees. */
+static bool loading_goes_on(void *opaque, uint64_t current, uint64_t total)
 {
-    struct work_watch watch = {
+    struct loading *loading = opaque;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t bytes = loading->pipe ? compression_pipe_bytes(loading->pipe) : current;
+    if (bytes != loading->bytes || loading->moved.tv_sec == 0)
+        loading->moved = now;
+    loading->bytes = bytes;
+    return work_progress(&loading->work, current, total) &&
+           !(loading->pipe && now.tv_sec - loading->moved.tv_sec > QMP_JOB_STALL_MS / 1000);
+}
+
+static struct work_watch watch_of(const struct start *start)
+{
+    return (struct work_watch){
         .administration = start->change->administration, .work = start->change->work, .from = 50, .to = 95};
-    const struct qmp_job_watch told = {.progress = work_progress, .opaque = &watch, .timeout_ms = ANSWER_MS};
+}
+
+/* It has ended then, or is ended. */
+static int refuse_memory(struct start *start, int r, struct error *why, struct error *err)
+{
+    if (r == -ECONNRESET || r == -EPIPE) { /* it ends by itself, and says why */
+        machine_await_off(start->machine, DEATH_MS, NULL);
+        why->code = EIO;
+    }
+    start_take_back(start->machine, NULL);
+    tell_last_words(start->machine, why);
+    return error_set(err, why->code == ECANCELED ? EINTR : why->code, "the memory can't be loaded: %s",
+                     why->text);
+}
+
+int start_load(struct start *start, int fd, const struct compression_pipe *pipe, struct error *err)
+{
+    struct loading loading = {.work = watch_of(start), .pipe = pipe};
+    const struct qmp_job_watch watch = {
+        .progress = loading_goes_on, .opaque = &loading, .timeout_ms = ANSWER_MS};
     struct qmp *qmp;
     struct error why = {0};
     machine_expect_end(start->machine);
     int r = machine_borrow(start->machine, ANSWER_MS, &qmp, NULL, &why);
     if (r == 0) {
-        r = memory_load(qmp, fd, &told, &why);
+        r = memory_load(qmp, fd, &watch, &why);
         if (r == 0)
             r = machine_look(start->machine, qmp, NULL, &why);
         machine_return(start->machine, qmp);
     }
+    if (r < 0)
+        return refuse_memory(start, r, &why, err);
+    machine_forget_end(start->machine);
+    return 0;
+}
+
+int start_load_internal(struct start *start, const struct memory_internal *snapshot, struct error *err)
+{
+    struct work_watch work = watch_of(start);
+    const struct qmp_job_watch watch = {.progress = work_progress, .opaque = &work, .timeout_ms = ANSWER_MS};
+    struct qmp *qmp;
+    struct error why = {0};
+    bool broken = false; /* of no matter: it is ended in any case */
+    machine_expect_end(start->machine);
+    int r = machine_borrow(start->machine, ANSWER_MS, &qmp, NULL, &why);
     if (r == 0) {
-        machine_forget_end(start->machine);
-        return 0;
+        r = memory_internal_load(qmp, snapshot, &watch, &broken, &why);
+        if (r == 0)
+            r = machine_look(start->machine, qmp, NULL, &why);
+        machine_return(start->machine, qmp);
     }
-    if (r == -ECONNRESET || r == -EPIPE) /* it ends by itself, and says why */
-        machine_await_off(start->machine, DEATH_MS, NULL);
-    start_take_back(start->machine, NULL);
-    if (why.code == ECONNRESET || why.code == EPIPE)
-        why.code = EIO;
-    tell_last_words(start->machine, &why);
-    return error_set(err, why.code == ECANCELED ? EINTR : why.code, "the memory can't be loaded: %s",
-                     why.text);
+    if (r < 0)
+        return refuse_memory(start, r, &why, err);
+    machine_forget_end(start->machine);
+    return 0;
 }
 
 int start_continue(struct machine *machine, struct error *err)

@@ -8,6 +8,8 @@
 #pragma once
 
 #include "administration/change.h"
+#include "hypervisor/memory_internal.h"
+#include "io/compression_pipe.h"
 #include "machine/launch.h"
 #include "machine/machine.h"
 
@@ -53,10 +55,15 @@ int start_prepare(struct start *start, const struct change *change, struct machi
 int start_launch(struct start *start, struct error *err);
 
 /*
- * Of one that was started with START_INCOMING: loads the memory from `fd` (memory_load.h). Errors: as that,
- * with what QEMU said of it; the QEMU has ended then.
+ * Of one that was started with START_INCOMING: loads the memory from `fd` (memory_load.h), which `pipe`,
+ * where it is not NULL, decompresses. Errors: as memory_load, with what QEMU said of it; EINTR; the QEMU has
+ * ended then.
  */
-int start_load(struct start *start, int fd, struct error *err);
+int start_load(struct start *start, int fd, const struct compression_pipe *pipe, struct error *err);
+
+/* Of one that was started with START_STOPPED: the memory, and the disks, of an internal snapshot. Errors: as
+ * memory_internal_load; the QEMU has ended then. */
+int start_load_internal(struct start *start, const struct memory_internal *snapshot, struct error *err);
 
 void start_done(struct start *start);
 

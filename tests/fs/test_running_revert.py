@@ -218,20 +218,115 @@ def test_new_one_does_not_start():
             power(mount, "start")
 
 
+# ---- With memory ----
+
+MEMORIES = {
+    "inside": "memory=internal disk=vda:internal disk=vdb:internal",
+    "inside, one disk outside": "memory=internal disk=vda:internal disk=vdb:external",
+    "outside, disks inside": "memory=external disk=vda:internal disk=vdb:internal",
+    "outside": "memory=external disk=vda:external disk=vdb:external",
+    "gzip": "memory=external compress=gzip disk=vda:external disk=vdb:internal",
+    "zstd": "memory=external compress=zstd live disk=vda:external disk=vdb:external",
+}
+
+
+def test_memory():
+    """Memory comes back with its disks, from wherever it was saved, into each state"""
+    need(QEMU)
+    for what, words in MEMORIES.items():
+        with Running() as mount:
+            mount.start()
+            mount.guest_writes(40)
+            mount.take("one " + words)
+            mount.guest_writes(41)
+            for state_wanted, asked in (("running", "1"), ("paused", "paused"), ("running", "running"), ("shutoff", "shutoff"), ("running", "")):
+                back(mount, "one", asked)
+                is_now(mount, state_wanted)
+                went_back(mount, "one")
+                no_leftovers(mount)
+                if state_wanted != "shutoff":
+                    equal(loaded(mount), True, what)
+                    mount.guest_reads()
+                    mount.guest_writes(42, at=65536)
+                mount.check(is_running=state_wanted != "shutoff")
+
+
+def loaded(mount):
+    """Did its QEMU get memory? It was told to wait for that, or told so by a job."""
+    (pid,) = mount.processes()
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        words = file.read().split(b"\0")
+    return b"-incoming" in words or b"-S" in words
+
+
+def test_memory_that_is_damaged():
+    """A file that was cut off, changed, or is another machine's: the guest goes on where it was, and last_error says why"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        mount.guest_writes(40)
+        for compression in ("none", "gzip"):
+            mount.take(f"one memory=external compress={compression} disk=vda:external disk=vdb:internal")
+            mount.guest_writes(41)
+            path = domains.document(mount, "one")["memory_file"]
+            before = os.stat(path)
+            with open(path, "r+b") as file:
+                file.seek(before.st_size // 2)
+                file.write(b"\xff" * 4096)
+            command_refused(errno.EIO, mount, "web1", "snapshots/one/revert", "1", ["changed by someone else"])
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            command_refused((errno.EIO, errno.EINVAL), mount, "web1", "snapshots/one/revert", "1", ["the memory can't be loaded"])
+            goes_on_where_it_was(mount, "running")
+            os.rmdir(administer.snapshot_path(mount, "web1", "one"))
+            del mount.frozen_bytes["one"]
+
+
+def test_another_machine():
+    """A machine that changed since its memory was saved: only with force, and then it is the one that was saved"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one memory=external disk=vda:external disk=vdb:internal")
+        mount.off()
+        redefine_launch(mount, lambda launch: [*launch, "-m", "32"])
+        command_refused(errno.EINVAL, mount, "web1", "snapshots/one/revert", "1", ["definition", "force"])
+        back(mount, "one", "force")
+        went_back(mount, "one")
+        is_now(mount, "running")
+        mount.check()
+
+
+def test_memory_without_disks():
+    """Memory alone comes back only with force"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        mount.guest_writes(40)
+        domains.create(mount, "one memory=external disk=vda:no disk=vdb:no")
+        mount.frozen_bytes["one"] = {}
+        command_refused(errno.EINVAL, mount, "web1", "snapshots/one/revert", "1", ["force"])
+        back(mount, "one", "force")
+        is_now(mount, "running")
+        mount.guest_reads()
+        mount.check()
+
+
 # ---- Killed ----
 
 POINTS = ("saving", "saved", "ended", "journaled", "published", "launched", "committing", "committed", "continued", "finishing")
-OWN_POINTS = ("saving", "saved", "ended", "pointed", "applied", "launched", "continued")
+OWN_POINTS = ("saving", "saved", "ended", "pointed", "applied", "launched", "loaded", "noted", "continued")
 DONE = ("committed", "continued", "finishing")
 
 
 def killed(point, kind, fate, before, words, wanted):
-    """The daemon at a point of going back, and its QEMU with it or not; then the next daemon, or that one after another."""
-    number = 1 if point in OWN_POINTS else 2  # the first is the snapshot's
+    """The daemon at a point of going back, and its QEMU with it or not; then the next daemon settles it."""
+    taken = KINDS.get(kind) or MEMORIES[kind]
+    number = 1 if point in OWN_POINTS and not (point == "saving" and "external" in taken and kind in MEMORIES) else 2  # the first is the snapshot's
     with Running(expected=[*EXPECTED, r"stays shut off"], environment={"VMSNAPFS_TEST_CRASH": f"{point}:{number}"}) as mount:
         mount.start()
         mount.guest_writes(40)
-        mount.take("one disk-only " + KINDS[kind])
+        mount.take("one " + taken if kind in MEMORIES else "one disk-only " + taken)
         mount.guest_writes(41)
         mount.flush()
         if before == "paused":
@@ -251,7 +346,7 @@ def killed(point, kind, fate, before, words, wanted):
         if is_done:
             went_back(mount, "one")
         follows = wanted if is_done else before
-        if fate == "is killed" and point in ("saving", "finishing"):  # there was no memory yet, or all was done
+        if fate == "is killed" and point in ("saving", "noted", "finishing") or (point == "continued" and kind in MEMORIES and fate == "is killed"):  # there was no memory yet, or all was done
             follows = "crashed"
         wait_for(lambda: state(mount) == follows or (follows == "crashed" and state(mount) == "shutoff"), f"{follows}; it is {state(mount)}")
         wait_for(lambda: not os.path.exists(os.path.join(mount.source, ".vmsnapfs", "domains", "1.restart")), "all to be done")
@@ -281,7 +376,7 @@ def kill_all(kinds, fates, befores):
     need_points()
     wrong = []
     for kind in kinds:
-        for point in POINTS + (("pointed", "applied") if kind != "external" else ()):
+        for point in POINTS + (("pointed", "applied") if "internal" in KINDS.get(kind, MEMORIES.get(kind)) else ()) + (("loaded", "noted") if kind in MEMORIES else ()):
             for fate in fates:
                 for before, words, wanted in befores:
                     if before == "shutoff" and point in ("saving", "saved", "ended"):
@@ -302,6 +397,11 @@ def test_killed():
 def test_killed_otherwise():
     """The same from and to other states"""
     kill_all(("mixed",), ("stays",), (("paused", "running", "running"), ("shutoff", "paused", "paused")))
+
+
+def test_killed_with_memory():
+    """The same where memory is brought back: what has run with it never gets it again"""
+    kill_all(("outside, disks inside", "inside, one disk outside"), ("stays", "is killed"), (("running", "1", "running"),))
 
 
 if __name__ == "__main__":
