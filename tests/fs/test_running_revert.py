@@ -13,7 +13,6 @@ from checks import equal, need
 from mounted import wait_for
 from running import Running
 from test_power import QEMU, Guest, Watched, events, power, redefine, state, wait_state
-from test_running_crashes import EXPECTED, need_points
 
 KINDS = {
     "internal": "disk=vda:internal disk=vdb:internal",
@@ -312,96 +311,15 @@ def test_memory_without_disks():
         mount.check()
 
 
-# ---- Killed ----
-
-POINTS = ("saving", "saved", "ended", "journaled", "published", "launched", "committing", "committed", "continued", "finishing")
-OWN_POINTS = ("saving", "saved", "ended", "pointed", "applied", "launched", "loaded", "noted", "continued")
-DONE = ("committed", "noted", "continued", "finishing")
-
-
-def killed(point, kind, fate, before, words, wanted):
-    """The daemon at a point of going back, and its QEMU with it or not; then the next daemon settles it."""
-    taken = KINDS.get(kind) or MEMORIES[kind]
-    number = 1 if point in OWN_POINTS and not (point == "saving" and "memory=external" in taken) else 2  # the first is the snapshot's
-    with Running(expected=[*EXPECTED, r"stays shut off"], environment={"VMSNAPFS_TEST_CRASH": f"{point}:{number}"}) as mount:
-        mount.start()
-        mount.guest_writes(40)
-        mount.take("one " + taken if kind in MEMORIES else "one disk-only " + taken)
-        mount.guest_writes(41)
-        mount.flush()
-        if before == "paused":
-            power(mount, "pause")
-        if before == "shutoff":
-            mount.off()
-        try:
-            back(mount, "one", words)
-        except OSError as error:
-            assert error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), error
-        wait_for(lambda: mount.process.poll() is not None, f"the daemon to come to its end at {point}")
-        mount.kill()
-        if fate == "is killed" and mount.processes():
-            mount.kill_guest()
-        mount.mount_again()
-        is_done = point in DONE
-        if is_done:
-            went_back(mount, "one")
-        follows = wanted if is_done else before
-        if fate == "is killed" and point in ("saving", "noted", "finishing") or (point == "continued" and kind in MEMORIES and fate == "is killed"):  # there was no memory yet, or all was done
-            follows = "crashed"
-        wait_for(lambda: state(mount) == follows or (follows == "crashed" and state(mount) == "shutoff"), f"{follows}; it is {state(mount)}")
-        wait_for(lambda: not os.path.exists(os.path.join(mount.source, ".vmsnapfs", "domains", "1.restart")), "all to be done")
-        equal(domains.current(mount), "one")
-        no_leftovers(mount)
-        is_running = follows in ("running", "paused")
-        if is_running:
-            equal(len(mount.processes()), 1)
-            mount.guest_reads()
-            mount.guest_writes(99, at=3 * 65536)
-        else:
-            administer.wait_idle(mount)
-        mount.check(is_running)
-        if not is_running:
-            power(mount, "start")
-            mount.guest_reads()
-        mount.take("two disk-only")
-        mount.guest_writes(98, at=2 * 65536)
-        mount.check()
-        mount.off()
-        administer.wait_idle(mount)
-        mount.check(is_running=False)
-
-
-def kill_all(kinds, fates, befores):
+def test_killed_somewhere():
+    """A daemon that is killed at some steps; test_running_revert_crashes.py tries all of them"""
     need(QEMU)
-    need_points()
-    wrong = []
-    for kind in kinds:
-        for point in POINTS + (("pointed", "applied") if "internal" in KINDS.get(kind, MEMORIES.get(kind)) else ()) + (("loaded", "noted") if kind in MEMORIES else ()):
-            for fate in fates:
-                for before, words, wanted in befores:
-                    if before == "shutoff" and point in ("saving", "saved", "ended"):
-                        continue
-                    try:
-                        killed(point, kind, fate, before, words, wanted)
-                    except AssertionError as error:
-                        wrong.append(f"{point}, {kind}, the QEMU {fate}, {before}, {words}: {error}")
-                        print("    " + wrong[-1], flush=True)
-    assert not wrong, f"{len(wrong)} wrong"
+    from test_running_revert_crashes import DISKS, killed  # pylint: disable=import-outside-toplevel,cyclic-import
 
-
-def test_killed():
-    """Killed at each step, the QEMU stays or not: the old state or the new one, with its guest as it was or is to be"""
-    kill_all(("mixed",), ("stays", "is killed"), (("running", "1", "running"),))
-
-
-def test_killed_otherwise():
-    """The same from and to other states"""
-    kill_all(("mixed",), ("stays",), (("paused", "running", "running"), ("shutoff", "paused", "paused")))
-
-
-def test_killed_with_memory():
-    """The same where memory is brought back: what has run with it never gets it again"""
-    kill_all(("outside, disks inside", "inside, one disk outside"), ("stays", "is killed"), (("running", "1", "running"),))
+    killed("saved", DISKS)
+    killed("applied", DISKS, "is killed")
+    killed("launched", MEMORIES["outside, disks inside"])
+    killed("committed", MEMORIES["inside"], "is killed")
 
 
 if __name__ == "__main__":
