@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Going back to snapshots where a QEMU is ended or started for it: disks, states, refusals, and the way back after failures."""
 
+import contextlib
 import errno
 import json
 import os
+import signal
+import subprocess
+import time
 
 import administer
 import checks
@@ -215,6 +219,114 @@ def test_new_one_does_not_start():
             os.rmdir(administer.snapshot_path(mount, "web1", "one"))
             del mount.frozen_bytes["one"]
             power(mount, "start")
+
+
+def test_crashed():
+    """A guest that panicked has nothing to go on with, and goes back all the same"""
+    need(QEMU)
+    with Running(more=("-device", "pvpanic", "-action", "panic=pause")) as mount:
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        mount.guest_writes(41)
+        mount.human("o /b 0x505 1")
+        wait_state(mount, "crashed")
+        back(mount, "one")
+        equal(state(mount), "running")
+        went_back(mount, "one")
+        mount.check()
+
+
+def test_no_room_for_its_memory():
+    """Where what it would go on with can't be put aside, nothing is done; with force it goes back without"""
+    checks.need_root()
+    need(QEMU, "mkfs.ext4")
+    with domains.small_file_system(40) as directory, Running(source=directory, expected=[r"could not be put aside"]) as mount:
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        mount.guest_writes(41)
+        (pid,) = mount.processes()
+        command_refused(errno.ENOSPC, mount, "web1", "snapshots/one/revert", "1", ["memory"])
+        equal(mount.processes(), [pid])
+        goes_on_where_it_was(mount, "running")
+        back(mount, "one", "force")
+        is_now(mount, "running")
+        went_back(mount, "one")
+        no_leftovers(mount)
+        mount.check()
+
+
+def test_cancelled():
+    """Cancelled while the new QEMU starts, the guest goes on where it was"""
+    need(QEMU)
+    with Running() as mount:
+        flag = os.path.join(mount.room, "waits")
+        script = f'case "$*" in *incoming*) ;; *) while [ -e {flag} ]; do :; done; esac; exec "$@"'
+        redefine_launch(mount, lambda launch: ["sh", "-c", script, "sh", *launch])
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        mount.guest_writes(41)
+        with open(flag, "w", encoding="ascii"):
+            path = mount.path("web1", "snapshots", "one", "revert")
+            with subprocess.Popen(["sh", "-c", f"echo 1 > '{path}'"], stderr=subprocess.PIPE) as writer:
+                wait_for(lambda: events(mount)[-1] == "state: shutoff", "the end of its QEMU")
+                for job in os.listdir(mount.path("web1", "jobs")):
+                    with open(mount.path("web1", "jobs", job, "cancel"), "w", encoding="ascii") as file:
+                        file.write("1")
+                writer.communicate()
+                assert writer.returncode != 0
+        os.unlink(flag)
+        goes_on_where_it_was(mount, "running")
+
+
+def test_who_may():
+    """What ends or starts a QEMU is for the user who mounted and root, whatever the modes say"""
+    checks.need_root()
+    need("setpriv", QEMU)
+    with Running() as mount:
+        mount.remount(mount.options + ",allow_other,control-mode=0666")
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        as_user = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "sh", "-c"]
+        words = f"echo %s > '{mount.path('web1', 'snapshots', 'one', 'revert')}'"
+        assert subprocess.run([*as_user, words % "1"], stderr=subprocess.DEVNULL).returncode != 0
+        assert "who mounted" in mount.text("web1", "last_error") and "EPERM" in mount.text("web1", "last_error")
+        goes_on_where_it_was(mount, "running")
+        mount.off()
+        assert subprocess.run([*as_user, words % "running"], stderr=subprocess.DEVNULL).returncode != 0
+        subprocess.run([*as_user, words % "shutoff"], check=True)
+
+
+def test_killed_qemu():
+    """A QEMU that is killed at any moment of going back: a whole state, old or new, and the domain starts again"""
+    need(QEMU)
+    chance = checks.seed()
+    for _ in range(6):
+        with Running(expected=[r"ended", r"stays shut off", r"could not be"]) as mount:
+            mount.start()
+            mount.guest_writes(40)
+            mount.take("one " + chance.choice([*MEMORIES.values()]))
+            mount.guest_writes(41)
+            mount.flush()
+            path = mount.path("web1", "snapshots", "one", "revert")
+            with subprocess.Popen(["sh", "-c", f"echo 1 > '{path}'"], stderr=subprocess.DEVNULL) as writer:
+                time.sleep(chance.random() * 0.5)
+                for pid in mount.processes():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                done = writer.wait() == 0
+            if done:
+                went_back(mount, "one")
+            no_leftovers(mount)
+            if state(mount) not in ("running", "paused"):
+                administer.wait_idle(mount)
+                mount.check(is_running=False)
+                power(mount, "start")
+            mount.guest_reads()
+            mount.check()
 
 
 # ---- With memory ----
