@@ -321,7 +321,8 @@ def test_killed_qemu():
             if done:
                 went_back(mount, "one")
             no_leftovers(mount)
-            if state(mount) not in ("running", "paused"):
+            if not mount.processes():
+                wait_for(lambda: state(mount) in ("crashed", "shutoff"), "its end to be seen")
                 administer.wait_idle(mount)
                 mount.check(is_running=False)
                 power(mount, "start")
