@@ -19,6 +19,7 @@
 #include "administration/lane.h"
 #include "administration/leftovers.h"
 #include "administration/reclaimer.h"
+#include "administration/resume.h"
 #include "administration/tidying.h"
 #include "administration/undo.h"
 #include "base/cleanup.h"
@@ -64,6 +65,7 @@ int administration_start(struct administration *administration, struct catalog_s
         return 0;
     leftovers_remove(administration);
     tidy_touched(administration);
+    resume_all(administration);
     return reclaimer_start(administration, &administration->reclaimer, err);
 }
 
@@ -136,6 +138,7 @@ void request_free(struct request *request)
     case REQUEST_DELETE:
     case REQUEST_REVERT:
     case REQUEST_PROTECT:
+    case REQUEST_RESUME:
         break;
     }
     free(request->words);
@@ -232,6 +235,8 @@ static int carry_out(struct administration *administration, struct work *work, s
         return carry_out_note(administration, work, outcome, err);
     case REQUEST_POWER:
         return carry_out_power(administration, work, outcome, err);
+    case REQUEST_RESUME:
+        return resume_pending(administration, work->request->domain, err) < 0 ? -err->code : 0;
     }
     return error_set(err, EINVAL, "no such request");
 }

@@ -52,6 +52,14 @@ static void tell(const struct deletion *deletion, struct administration *adminis
                              name_of(domain, deletion->change.tree->current));
 }
 
+/* Nobody waits for its QEMU for that. */
+static bool is_active(struct administration *administration, uint64_t domain)
+{
+    struct machine_report report;
+    return machines_report(administration->options.machines, domain, &report) &&
+           (report.contact == MACHINE_CONNECTED || report.contact == MACHINE_SILENT);
+}
+
 int carry_out_delete(struct administration *administration, struct work *work, struct outcome *outcome,
                      struct error *err)
 {
@@ -62,6 +70,8 @@ int carry_out_delete(struct administration *administration, struct work *work, s
     int r = change_begin(administration, work, request->domain, change, err);
     if (r == 0)
         r = change_find(change, request->snapshot, &snapshot, err);
+    if (r == 0)
+        change->tree->is_active = is_active(administration, request->domain);
     if (r == 0)
         r = tree_delete(change->tree, &change->world.layers, request->snapshot, request->delete_kind,
                         &deletion.plan, err);

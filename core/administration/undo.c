@@ -11,6 +11,7 @@
 
 #include "administration/change.h"
 #include "administration/reclaimer.h"
+#include "administration/resume.h"
 #include "administration/running.h"
 #include "administration/undo_image.h"
 #include "administration/undo_running.h"
@@ -307,6 +308,8 @@ static int end_operation(struct administration *administration, struct journal_o
         r = journal_is_committed(record) ? 0 : journal_complete(operation, err);
     } else {
         r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, err);
+        if (r == 0)
+            r = resume_clear_way(administration, record->domain, record->serial, err);
         if (r == 0)
             r = undo_reaching(administration, record, ending, err);
     }
