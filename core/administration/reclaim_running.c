@@ -348,31 +348,28 @@ int reclaim_host_merge_up(struct reclaim_host *host, struct administration *admi
     return as_interrupted(block_stream(&host->engine, &stream, &watch, &changed, err), err);
 }
 
-static int ask_for_disk(const struct reclaim_host *host, struct administration *administration,
-                        const struct world *world, const char *path, bool *is, struct error *err)
-{
-    struct stat file;
-    int r = stat_layer(administration, world, path, &file, err);
-    return r < 0 ? r : layer_nodes_is_disk(&host->engine, &file, is, err);
-}
-
 bool reclaim_host_has_disk(struct reclaim_host *host, struct administration *administration,
                            const struct world *world, const char *path)
 {
+    struct stat file;
     bool is = false;
-    return ask_for_disk(host, administration, world, path, &is, NULL) == 0 && is;
+    return stat_layer(administration, world, path, &file, NULL) == 0 &&
+           layer_nodes_is_disk(&host->engine, &file, &is, NULL, NULL) == 0 && is;
 }
 
 /* Only of what a device has it can be asked afterwards where that is. */
 static int check_disk(const struct reclaim_host *host, struct administration *administration,
                       const struct world *world, const char *path, struct error *err)
 {
-    bool is = false;
-    int r = ask_for_disk(host, administration, world, path, &is, err);
-    if (r < 0 || is)
+    struct stat file;
+    bool is = false, can_wait = false;
+    int r = stat_layer(administration, world, path, &file, err);
+    if (r == 0)
+        r = layer_nodes_is_disk(&host->engine, &file, &is, &can_wait, err);
+    if (r < 0 || can_wait)
         return r;
-    return error_set(err, EBUSY, "%s is no disk of a device of %s, so that it waits until that is off", path,
-                     host->domain->name);
+    return error_set(err, EBUSY, "%s is %s, so that it waits until %s is off", path,
+                     is ? "the disk of a device that can't wait" : "no device's disk", host->domain->name);
 }
 
 int reclaim_host_hold(struct reclaim_host *host, struct administration *administration,

@@ -49,7 +49,7 @@ static int is_disk(const struct block_engine *engine, const char *path, bool *is
     *is = false;
     if (stat(path, &file) < 0)
         return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", path);
-    return layer_nodes_is_disk(engine, &file, is, err);
+    return layer_nodes_is_disk(engine, &file, is, NULL, err);
 }
 
 static void remove_hidden(struct state_domain *state, const char *path)

@@ -95,7 +95,39 @@ int layer_nodes_close(const struct block_engine *engine, const struct stat *file
     return rc;
 }
 
-int layer_nodes_is_disk(const struct block_engine *engine, const struct stat *file, bool *is,
+/* The devices that send each request on its way and hear of its end later. */
+static int ask_can_wait(const struct block_engine *engine, const char *device, bool *can_wait,
+                        struct error *err)
+{
+    static const char *const types[] = {"virtio-blk-device", "scsi-hd", "ide-hd", "nvme", "nvme-ns"};
+    cleanup_json struct json_object *arguments = json_object_new_object(), *said = NULL;
+    qmp_add_string(&arguments, "path", device);
+    qmp_add_string(&arguments, "property", "type");
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    int rc = qmp_command(engine->qmp, "qom-get", arguments, engine->timeout_ms, &said, err);
+    if (rc < 0)
+        return rc;
+    const char *type = json_string_of(said);
+    *can_wait = false;
+    for (size_t i = 0; type && i < sizeof types / sizeof *types; i++)
+        *can_wait |= strcmp(type, types[i]) == 0;
+    return 0;
+}
+
+/* The file of a device's disk, and the device's path; either may be NULL. */
+static const char *read_device(struct json_object *device, const char **path)
+{
+    struct json_object *inserted;
+    if (!json_object_is_type(device, json_type_object) ||
+        !json_object_object_get_ex(device, "inserted", &inserted) ||
+        !json_object_is_type(inserted, json_type_object))
+        return NULL;
+    *path = json_string_in(device, "qdev");
+    return json_string_in(inserted, "file");
+}
+
+int layer_nodes_is_disk(const struct block_engine *engine, const struct stat *file, bool *is, bool *can_wait,
                         struct error *err)
 {
     cleanup_json struct json_object *list = NULL;
@@ -104,16 +136,22 @@ int layer_nodes_is_disk(const struct block_engine *engine, const struct stat *fi
         return rc;
     if (!json_object_is_type(list, json_type_array))
         return error_set(err, EPROTO, "query-block gave no list");
-    bool found = false;
-    for (size_t i = 0; i < json_object_array_length(list); i++) {
-        struct json_object *device = json_object_array_get_idx(list, i), *inserted;
-        if (!json_object_is_type(device, json_type_object) ||
-            !json_object_object_get_ex(device, "inserted", &inserted) ||
-            !json_object_is_type(inserted, json_type_object))
+    bool found = false, waits = true;
+    for (size_t i = 0; rc == 0 && i < json_object_array_length(list); i++) {
+        const char *path = NULL;
+        const char *filename = read_device(json_object_array_get_idx(list, i), &path);
+        if (!filename || !is_file(filename, file))
             continue;
-        const char *filename = json_string_in(inserted, "file");
-        found |= filename && is_file(filename, file);
+        bool one = false;
+        if (can_wait && path)
+            rc = ask_can_wait(engine, path, &one, err);
+        waits &= one;
+        found = true;
     }
+    if (rc < 0)
+        return rc;
     *is = found;
+    if (can_wait)
+        *can_wait = found && waits;
     return 0;
 }

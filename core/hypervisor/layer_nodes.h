@@ -29,6 +29,10 @@ int layer_nodes_find(const struct block_nodes *nodes, const struct stat *file, c
 int layer_nodes_close(const struct block_engine *engine, const struct stat *file, const char *path,
                       struct error *err);
 
-/* Is the file what a disk of the guest is in at the moment? `*is` tells. Errors: as qmp_command; EPROTO. */
-int layer_nodes_is_disk(const struct block_engine *engine, const struct stat *file, bool *is,
+/*
+ * Is the file what a disk of the guest is in at the moment? `*can_wait` (may be NULL) tells whether that is a
+ * device whose requests can be made to wait (block_pivot.h): some devices, flash memory and diskettes, keep
+ * all of QEMU waiting for theirs. Errors: as qmp_command; EPROTO.
+ */
+int layer_nodes_is_disk(const struct block_engine *engine, const struct stat *file, bool *is, bool *can_wait,
                         struct error *err);
