@@ -444,7 +444,7 @@ def crash(point, order, fate, at):
             mount.take(f"{name} {EXTERNAL}")
         mount.guest_writes(90, at=3 * PAGE)
         mount.flush()
-        mount.unmount()
+        mount.kill()
         mount.mount_again(VMSNAPFS_TEST_CRASH=f"{point}:{at}")
         wait_state(mount, "running")
         with contextlib.suppress(OSError):
