@@ -20,8 +20,8 @@ import make
 from administer import snapshot_path, wait_idle
 from checks import Skip, equal, need
 from mounted import run, wait_for
-from running import PAGE, Running, administer_bytes, is_ended, same
-from test_power import BARE, QEMU, Monitor, state, wait_state
+from running import PAGE, Running, administer_bytes, bottom_name, is_ended, same
+from test_power import BARE, QEMU, Guest, Monitor, Watched, state, wait_state
 
 HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
 EXTERNAL = "disk-only disk=vda:external disk=vdb:external"
@@ -161,6 +161,39 @@ def wait_for_steps(mount):
     """Until nothing runs in the background, and what there is waits."""
     time.sleep(0.1)
     wait_for(lambda: all(status.startswith("waiting") for status in administer.jobs(mount, "web1").values()), "what runs")
+
+
+def test_opened_by_drive():
+    """A QEMU that others started with -drive, whose nodes have made-up names: it merges, and comes back to the first file"""
+    need(QEMU)
+    for image_format in ("qcow2", "raw"):
+        mount = Watched()
+        os.unlink(mount.disk)
+        domains.web1(mount.source, qmp=mount.qmp, formats=(image_format,))
+        path = os.path.join(mount.source, "web1.img" if image_format == "raw" else "web1.qcow2")
+        before = administer.names_beside(mount)
+        drive = f"file={path},format={image_format},if=none,id=d"
+        with mount, Guest(mount.qmp, "-drive", drive, "-device", "virtio-blk-pci,drive=d") as guest:
+
+            def write(value):
+                equal(guest.command("human-monitor-command", command_line=f'qemu-io d "write -q -P {value} 0 64k"'), "")
+
+            wait_state(mount, "running")
+            for number in range(3):
+                write(number + 5)
+                domains.create(mount, f"s{number} disk-only disk=vda:external")
+            write(99)
+            for number in (1, 0, 2):
+                os.rmdir(snapshot_path(mount, "web1", f"s{number}"))
+                wait_idle(mount)
+                for other in mount.snapshots("web1"):
+                    equal(domains.frozen_byte(mount, other), int(other[1:]) + 5)
+                (block,) = [block for block in guest.command("query-block") if "inserted" in block]
+                equal(bottom_name(block["inserted"]["file"]), administer.source(mount, "web1")[0])
+            equal(administer.names_beside(mount), before)
+            guest.command("quit")
+            wait_state(mount, "shutoff")
+            equal(domains.byte(mount), 99)
 
 
 # ---- Several domains ----
