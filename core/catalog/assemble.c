@@ -3,6 +3,7 @@
 #include "catalog/assemble.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,6 +104,17 @@ static int add_layers(struct assembly *assembly, size_t index)
     return 0;
 }
 
+static int absolute_path(const char *source, const char *stored, char **path)
+{
+    char *made = NULL;
+    if (*stored == '/')
+        made = strdup(stored);
+    else if (asprintf(&made, "%s/%s", source, stored) < 0)
+        made = NULL;
+    *path = made;
+    return made ? 0 : -ENOMEM;
+}
+
 static int add_disks(struct assembly *assembly)
 {
     struct draft *draft = assembly->draft;
@@ -130,6 +142,10 @@ static int add_disks(struct assembly *assembly)
             .snapshot = from->snapshot,
             .persistent = from->persistent,
         };
+        const struct state_mirror *mirror =
+            disk_state(assembly, i) ? state_find_mirror(draft->state, disk->position) : NULL;
+        if (mirror && absolute_path(assembly->input->source, mirror->path, &disk->mirror) < 0)
+            return -ENOMEM;
         if (!disk->target || !disk->source)
             return -ENOMEM;
     }

@@ -67,6 +67,7 @@ struct disk {
     struct layer *active;     /* top of the chain; NULL where it could not be read, see domain.problem */
     enum snapshot_preset snapshot;
     bool persistent;
+    char *mirror; /* absolute path of the copy that its QEMU keeps in step; NULL: none */
 };
 
 /* A disk's content at a snapshot: a layer as it is, or an internal snapshot in it. */
