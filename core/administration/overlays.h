@@ -21,6 +21,8 @@ struct overlay {
     int reused_fd;
     bool is_copy;                             /* no overlay: an image of its own, filled by overlays_copy */
     const struct internal_snapshot *internal; /* what is copied: this one in `below`; NULL: the whole layer */
+    enum image_format blank;                  /* no overlay: an empty image of this format; UNKNOWN: not so */
+    uint64_t size;                            /* virtual, bytes; 0: as `below` */
     char temporary[OVERLAY_NAME_SIZE];
     char final[OVERLAY_NAME_SIZE];
 };
@@ -40,6 +42,9 @@ struct overlay_place {
     bool copy;            /* a copy of the content instead of an overlay */
     bool is_written;      /* `below` by the QEMU that runs the domain, which will be told to leave it */
     const struct internal_snapshot *internal; /* with `copy`: of this one */
+    bool aside; /* no layer of the plan: a copy that a QEMU fills (mirror.h). Only with `path` */
+    enum image_format blank; /* with `aside`: raw or qcow2, and on nothing; UNKNOWN: an overlay on `below` */
+    uint64_t size;           /* with `aside`: virtual, bytes */
 };
 
 /*
