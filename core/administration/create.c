@@ -19,6 +19,7 @@
 #include "administration/images.h"
 #include "administration/internals.h"
 #include "administration/made_up_name.h"
+#include "administration/mirror.h"
 #include "administration/overlays.h"
 #include "administration/room.h"
 #include "base/cleanup.h"
@@ -116,12 +117,15 @@ static int choose(struct creation *creation, struct error *err)
                                          .disks = disks,
                                          .disk_count = domain->disk_count};
     int r = snapshot_choose(&creation->command, &choice, &creation->choice, err);
-    for (size_t i = 0; r == 0 && i < domain->disk_count; i++)
-        if (creation->choice.disks[i].mirror)
-            r = error_set(err, EOPNOTSUPP, "disk %s can't be mirrored: %s", domain->disks[i].target,
-                          is_active ? "this version makes no mirrors"
-                                    : "a mirror follows what a running domain writes, and this one is not "
-                                      "running");
+    for (size_t i = 0; r == 0 && i < domain->disk_count; i++) {
+        if (creation->choice.disks[i].kind != DISK_NO)
+            r = mirror_refuse(domain, &domain->disks[i], err);
+        if (r == 0 && creation->choice.disks[i].mirror && !is_active)
+            r = error_set(err, EOPNOTSUPP,
+                          "disk %s can't be mirrored: a mirror follows what a running domain writes, and this one "
+                          "is not running",
+                          domain->disks[i].target);
+    }
     if (r == 0 && creation->choice.memory != MEMORY_NO)
         r = error_set(err, EOPNOTSUPP, "this version saves no memory of running domains; add disk-only");
     return r;

@@ -7,6 +7,7 @@
 
 #include "administration/change.h"
 #include "administration/made_up_name.h"
+#include "administration/mirror.h"
 #include "administration/reclaimer.h"
 #include "administration/reversion.h"
 #include "base/cleanup.h"
@@ -81,6 +82,8 @@ static int go_back(struct administration *administration, struct work *work, str
     const struct revert_circumstances circumstances = {.force = request->revert.force,
                                                        .left_out_may_have_changed = true};
     int r = change_begin(administration, work, request->domain, change, err);
+    if (r == 0)
+        r = mirror_refuse(change->domain, NULL, err);
     if (r == 0)
         r = change_find(change, request->snapshot, &snapshot, err);
     if (r == 0)

@@ -146,6 +146,7 @@ static int add_disks(struct assembly *assembly)
             disk_state(assembly, i) ? state_find_mirror(draft->state, disk->position) : NULL;
         if (mirror && absolute_path(assembly->input->source, mirror->path, &disk->mirror) < 0)
             return -ENOMEM;
+        disk->mirror_operation = mirror ? mirror->operation : 0;
         if (!disk->target || !disk->source)
             return -ENOMEM;
     }

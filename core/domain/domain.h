@@ -68,6 +68,7 @@ struct disk {
     enum snapshot_preset snapshot;
     bool persistent;
     char *mirror; /* absolute path of the copy that its QEMU keeps in step; NULL: none */
+    uint64_t mirror_operation; /* what its job there is called after */
 };
 
 /* A disk's content at a snapshot: a layer as it is, or an internal snapshot in it. */
