@@ -51,6 +51,12 @@ static int move_home(struct change *change, const struct state_mirror *mirror, c
     char *path = strdup(mirror->path);
     if (!path)
         return -ENOMEM;
+    state_paths_remove(change->state->left, path);
+    if (disk->original && strcmp(disk->original, path) != 0 &&
+        state_paths_add(&change->state->left, disk->original) < 0) {
+        free(path);
+        return -ENOMEM;
+    }
     free(disk->original);
     disk->original = path;
     return 0;

@@ -57,6 +57,7 @@ static int add_layer(struct assembly *assembly, size_t index, size_t at)
     const struct scan_image *image = draft->disks[index].layers[at].image;
     const struct state_disk *state = disk_state(assembly, index);
     const char *path = path_in_store(assembly->input->source, image->path);
+    bool is_left = state && state_paths_have(draft->state->left, path);
     struct layer *layer = calloc(1, sizeof *layer);
     if (!layer)
         return -ENOMEM;
@@ -71,8 +72,8 @@ static int add_layer(struct assembly *assembly, size_t index, size_t at)
         .active = draft->disks[index].chain.count && at == 0,
         .made = state && state_paths_have(draft->state->made, path),
         .touched = state && state_paths_have(draft->state->touched, path),
-        .original = state && state->original && strcmp(state->original, path) == 0,
-        .original_disk = assembly->positions[index],
+        .original = is_left || (state && state->original && strcmp(state->original, path) == 0),
+        .original_disk = is_left ? DOMAIN_DISKS_MAX : assembly->positions[index],
     };
     if (!layer->path)
         return -ENOMEM;

@@ -160,7 +160,8 @@ bool state_is_same(const struct state_domain *a, const struct state_domain *b)
         a->snapshot_count != b->snapshot_count || a->is_administered != b->is_administered ||
         a->current != b->current || a->operation != b->operation || !same_list(a->made, b->made) ||
         !same_list(a->reused, b->reused) || !same_list(a->touched, b->touched) ||
-        !same_string(a->defaults, b->defaults) || !same_list(a->raw, b->raw) || !same_mirrors(a, b) ||
+        !same_string(a->defaults, b->defaults) || !same_list(a->raw, b->raw) ||
+        !same_list(a->left, b->left) || !same_mirrors(a, b) ||
         !same_state_list(a->hidden, a->hidden_count, b->hidden, b->hidden_count))
         return false;
     for (size_t i = 0; i < a->disk_count; i++)

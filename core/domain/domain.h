@@ -39,7 +39,7 @@ struct layer {
     bool changed;  /* frozen, and yet someone wrote to it: reads give EIO */
     bool made;     /* by vmsnapfs */
     bool original; /* what the domain wrote to when it was first administered, and may be written to still */
-    unsigned original_disk; /* the position of that disk */
+    unsigned original_disk; /* the position of that disk; DOMAIN_DISKS_MAX: it was moved elsewhere for good */
     bool touched; /* frozen, and vmsnapfs writes to it, or did when it was killed: `identity` says nothing */
 };
 

@@ -56,6 +56,7 @@ void state_domain_free(struct state_domain *state)
     free_paths(state->reused);
     free_paths(state->touched);
     free_paths(state->raw);
+    free_paths(state->left);
     for (size_t i = 0; i < state->mirror_count; i++)
         free(state->mirrors[i].path);
     free(state->mirrors);
@@ -168,6 +169,7 @@ int state_domain_copy(const struct state_domain *from, struct state_domain **cop
         !copy_string(from->defaults, &made->defaults) || copy_paths(from->files, &made->files) < 0 ||
         copy_paths(from->made, &made->made) < 0 || copy_paths(from->reused, &made->reused) < 0 ||
         copy_paths(from->touched, &made->touched) < 0 || copy_paths(from->raw, &made->raw) < 0 ||
+        copy_paths(from->left, &made->left) < 0 ||
         copy_frozen_list(from->hidden, from->hidden_count, &made->hidden) < 0 ||
         copy_arrays(from, made) < 0) {
         made->hidden_count = made->hidden ? from->hidden_count : 0;

@@ -134,6 +134,14 @@ static void write_mirrors(struct text *text, const struct state_domain *state)
     text_append_string(text, "]");
 }
 
+static void write_optional_paths(struct text *text, const char *key, char *const *paths)
+{
+    if (!paths || !*paths)
+        return;
+    text_append_string(text, ",");
+    write_paths(text, key, paths);
+}
+
 static void write_administration(struct text *text, const struct state_domain *state)
 {
     text_printf(text, ",\n \"administered\":{\"current\":%" PRIu64 ",\"operation\":%" PRIu64 ",",
@@ -146,10 +154,8 @@ static void write_administration(struct text *text, const struct state_domain *s
     write_string(text, "defaults", state->defaults);
     text_append_string(text, ",\"hidden\":");
     write_frozen_list(text, state->hidden, state->hidden_count);
-    if (state->raw && *state->raw) {
-        text_append_string(text, ",");
-        write_paths(text, "raw", state->raw);
-    }
+    write_optional_paths(text, "raw", state->raw);
+    write_optional_paths(text, "left", state->left);
     if (state->mirror_count)
         write_mirrors(text, state);
     text_append_string(text, "}");
@@ -387,6 +393,8 @@ static void read_administration(struct json_fields *fields, struct json_object *
     state->defaults = optional_string(fields, told, "defaults");
     if (!fields->failed && json_object_object_get_ex(told, "raw", NULL))
         state->raw = read_paths(fields, told, "raw");
+    if (!fields->failed && json_object_object_get_ex(told, "left", NULL))
+        state->left = read_paths(fields, told, "left");
     if (!fields->failed && json_object_object_get_ex(told, "mirrors", NULL))
         read_mirrors(fields, told, state);
 }
