@@ -34,6 +34,7 @@ static void creation_done(struct creation *creation)
     change_end(&creation->change);
     running_end(&creation->running);
     overlays_done(&creation->overlays);
+    overlays_done(&creation->mirrors);
     snapshot_choice_done(&creation->choice);
     create_command_done(&creation->command);
     undo_list_done(&creation->undo);
@@ -178,7 +179,9 @@ static int plan_files(struct creation *creation, struct error *err)
         if (part->kind == DISK_EXTERNAL)
             r = overlays_add(&creation->overlays, change, disk->active, disk->position,
                              tree_find_disk(change->tree, disk->position)->active, &place, err);
-        else if (part->kind == DISK_INTERNAL)
+        if (r == 0 && part->mirror)
+            r = creation_add_mirror(creation, disk, part->mirror, err);
+        if (r == 0 && part->kind == DISK_INTERNAL)
             r = internals_add(&creation->internals, change, disk, err);
     }
     if (r == 0)
@@ -304,6 +307,7 @@ int carry_out_create(struct administration *administration, struct work *work, s
     if (r < 0)
         return r;
     administration_event(administration, work->request->domain, "created snapshot %s", creation.command.name);
+    creation_show_mirrors(&creation);
     outcome->serial = creation.serial;
     const char *quiesced = creation.is_quiesced ? ", with its file systems frozen" : "";
     if (asprintf(&outcome->text, "created snapshot %s%s", creation.command.name, quiesced) < 0)

@@ -214,7 +214,7 @@ int overlays_add(struct overlays *overlays, struct change *change, const struct 
     overlay->blank = place->blank;
     overlay->size = place->size;
     overlay->internal = place->internal;
-    overlay_name_temporary(change->operation, overlays->count, overlay->temporary);
+    overlay_name_temporary(change->operation, overlays->first + overlays->count, overlay->temporary);
     int r = fill(overlays, change, overlay, place, err);
     overlays->count++; /* also where it failed: something is open */
     return r;

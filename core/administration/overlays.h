@@ -32,6 +32,7 @@ struct overlays {
     struct overlay_file *files;           /* of those that are made */
     size_t count, file_count, copy_count; /* copies are the last of the files */
     bool is_made;
+    size_t first; /* the number of its first temporary name in the operation */
 };
 
 /* How an overlay is called. Both borrowed. */

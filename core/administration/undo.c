@@ -97,6 +97,12 @@ void undo_add_overlay(struct undo_list *list, const char *path, const char *belo
     add(list, "overlay", arguments, 7);
 }
 
+void undo_add_resume(struct undo_list *list)
+{
+    const struct journal_argument arguments[] = {{.number = 1}};
+    add(list, "resume", arguments, 1);
+}
+
 void undo_list_done(struct undo_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {
@@ -170,6 +176,8 @@ static int undo_step(struct administration *administration, const struct undo_ru
     if (strcmp(step->type, "commit") == 0 || strcmp(step->type, "running") == 0 ||
         strcmp(step->type, "overlay") == 0)
         return 0;
+    if (strcmp(step->type, "resume") == 0)
+        return undo_running_resume(running, err);
     if (strcmp(step->type, "file") == 0 && has_arguments(step, "sssnn"))
         return undo_file(arguments, err);
     bool has_mark = has_arguments(step, "ssnn");

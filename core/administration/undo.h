@@ -45,6 +45,9 @@ void undo_add_running(struct undo_list *list, const char *monitor, const char *a
 void undo_add_overlay(struct undo_list *list, const char *path, const char *below, enum image_format format,
                       const struct stat *file);
 
+/* The guest stands still for a moment, and is to run on. */
+void undo_add_resume(struct undo_list *list);
+
 /* The state of a new domain. */
 void undo_add_domain(struct undo_list *list, uint64_t domain);
 

@@ -339,5 +339,56 @@ def test_remount():
         mount.check()
 
 
+def test_mirror_of_a_snapshot():
+    """create with mirror=: from the same instant on everything goes into a second overlay, too; pivot, abort, a plain end"""
+    need(QEMU)
+    with Running() as mount:
+        command_refused(errno.EOPNOTSUPP, mount, "web1", "create", f"zero disk=vda:external mirror=vda:{mount.elsewhere}/no", words=("not running",))
+        mount.start()
+        mount.guest_writes(91)
+        paths = {target: os.path.join(mount.elsewhere, f"{target}.mirror") for target in mount.targets}
+        with open(paths["vdb"], "w", encoding="ascii") as file:
+            file.write("a user's")
+        mirrors = " ".join(f"disk={target}:external mirror={target}:{path}" for target, path in paths.items())
+        with Unchanged(mount):
+            command_refused(errno.EEXIST, mount, "web1", "create", f"one disk-only {mirrors}", words=(paths["vdb"],))
+            assert not os.path.exists(paths["vda"])
+        os.unlink(paths["vdb"])
+        mount.take(f"one disk-only {mirrors}")
+        equal(state(mount), "running")
+        mount.guest_writes(92, at=PAGE)
+        for target in mount.targets:
+            wait_ready(mount, target)
+        mount.guest_writes(93, at=PAGE + 4096)
+        frozen = administer.layers(mount, "web1")[1]
+        mount.check()
+        pivot(mount)
+        abort(mount, "vdb")
+        equal(administer.layers(mount, "web1"), [paths["vda"], frozen])
+        same(content_of(paths["vdb"], "qcow2"), mount.wanted["vdb"], "the mirror")
+        mount.guest_writes(94, at=2 * PAGE)
+        mount.check()
+        other = os.path.join(mount.elsewhere, "other")
+        mount.take(f"two disk-only paused disk=vda:external disk=vdb:internal mirror=vda:{other}")
+        equal(state(mount), "paused")
+        wait_ready(mount)
+        power(mount, "resume")
+        mount.guest_writes(95)
+        mount.flush()
+        mount.off()
+        assert not os.path.exists(other)
+        mount.check(is_running=False)
+        mount.start()
+        mount.guest_writes(96)
+        reused = mount.users_overlay("reused", os.path.basename(administer.source(mount, "web1", "vdb")[0]))
+        over = mount.users_overlay("over", os.path.basename(administer.source(mount, "web1", "vdb")[0]))
+        mount.take(f"three disk-only reuse-external disk=vda:no disk=vdb:external:{over} mirror=vdb:{reused}", ["vdb"])
+        wait_ready(mount, "vdb")
+        mount.guest_writes(97, at=3 * PAGE)
+        pivot(mount, "vdb")
+        equal(administer.source(mount, "web1", "vdb")[0], reused)
+        mount.check()
+
+
 if __name__ == "__main__":
     checks.main(globals())
