@@ -183,6 +183,10 @@ static bool ask(struct mirrors *mirrors, const struct domain *domain, struct qmp
         struct qmp_job_report report;
         if (!disk->mirror)
             continue;
+        if (disk->mirror_is_unsettled) {
+            settle = true;
+            continue;
+        }
         mirror_name(disk->mirror_operation, disk->position, &names);
         int r = qmp_job_look(qmp, names.job, MACHINE_ANSWER_MS, &report, NULL);
         settle |= r == -ENOENT || (r == 0 && report.is_over) ||

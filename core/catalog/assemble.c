@@ -148,6 +148,7 @@ static int add_disks(struct assembly *assembly)
         if (mirror && absolute_path(assembly->input->source, mirror->path, &disk->mirror) < 0)
             return -ENOMEM;
         disk->mirror_operation = mirror ? mirror->operation : 0;
+        disk->mirror_is_unsettled = mirror && (mirror->phase != MIRROR_COPIES || mirror->resumes);
         if (!disk->target || !disk->source)
             return -ENOMEM;
     }

@@ -69,6 +69,7 @@ struct disk {
     bool persistent;
     char *mirror; /* absolute path of the copy that its QEMU keeps in step; NULL: none */
     uint64_t mirror_operation; /* what its job there is called after */
+    bool mirror_is_unsettled;  /* something was begun with it that has to be brought to its end */
 };
 
 /* A disk's content at a snapshot: a layer as it is, or an internal snapshot in it. */
