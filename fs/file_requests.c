@@ -171,8 +171,8 @@ static void open_disk(void *opaque)
     struct error err = {0};
     int result = open_disks_acquire(work->service->disks, place, &disk, &err);
     if (result != 0)
-        log_warning("%s/%s/%s: %s", place->domain->name, place->snapshot->name, place->frozen->disk->target,
-                    err.text);
+        log_warning("%s/%s/%s: %s", place->domain->name, place->snapshot->name,
+                    place->disk ? place->disk->target : "memory", err.text);
     if (result == -ESTALE || result == -ENOENT)
         catalog_service_hint(work->service->catalog);
 

@@ -258,7 +258,10 @@ static void queue_notice(struct invalidator *invalidator, enum queue_name queue,
 
 void invalidator_node(struct invalidator *invalidator, uint64_t id, bool content)
 {
-    bool of_disk = content && node_of(id).kind == NODE_FROZEN;
+    struct node node = node_of(id);
+    bool is_disk =
+        node.kind == NODE_FROZEN || (node.kind == NODE_SNAPSHOT && node.position == SNAPSHOT_MEMORY);
+    bool of_disk = content && is_disk;
     queue_notice(invalidator, of_disk ? PAGES : NODES,
                  &(const struct notice){.id = id, .offset = content ? 0 : -1}, "");
 }
@@ -319,11 +322,15 @@ static void snapshot_went(struct invalidator *invalidator, const struct domain *
     listings_changed(invalidator, domain, snapshot->parent);
     for (size_t i = 0; i < snapshot->frozen_count; i++)
         invalidator_node(invalidator, node_id(NODE_FROZEN, serial, snapshot->frozen[i].disk->position), true);
+    if (snapshot->memory)
+        invalidator_node(invalidator, node_id(NODE_SNAPSHOT, serial, SNAPSHOT_MEMORY), true);
 }
 
 static bool same_frozen(const struct snapshot *a, const struct snapshot *b)
 {
-    if (a->frozen_count != b->frozen_count)
+    if (a->frozen_count != b->frozen_count || !a->memory != !b->memory)
+        return false;
+    if (a->memory && strcmp(a->memory->layer.path, b->memory->layer.path) != 0)
         return false;
     for (size_t i = 0; i < a->frozen_count; i++)
         if (a->frozen[i].disk->position != b->frozen[i].disk->position ||
@@ -374,8 +381,10 @@ static void snapshot_compare(struct invalidator *invalidator, const struct domai
     bool other_disks = !same_frozen(before, after);
     if (moved || other_disks || before->is_protected != after->is_protected ||
         strcmp(before->description, after->description) != 0)
-        for (unsigned entry = SNAPSHOT_DIRECTORY; entry <= SNAPSHOT_DISKS; entry++)
+        for (unsigned entry = SNAPSHOT_DIRECTORY; entry < SNAPSHOT_ENTRY_COUNT; entry++)
             invalidator_node(invalidator, node_id(NODE_SNAPSHOT, after->serial, entry), true);
+    if (!before->memory != !after->memory)
+        name_went(invalidator, node_id(NODE_SNAPSHOT, after->serial, SNAPSHOT_DIRECTORY), "memory", 0);
     if (other_disks)
         for (size_t i = 0; i < before->frozen_count; i++)
             invalidator_node(invalidator,

@@ -282,7 +282,7 @@ bool open_disks_has_snapshot(struct open_disks *disks, uint64_t snapshot)
     for (size_t i = 0; i < BUCKETS && !found; i++)
         for (struct slot *slot = disks->buckets[i]; slot && !found; slot = slot->next) {
             struct node node = node_of(slot->public.id);
-            if (node.kind != NODE_FROZEN || node.serial != snapshot)
+            if ((node.kind != NODE_FROZEN && node.kind != NODE_SNAPSHOT) || node.serial != snapshot)
                 continue;
             found = slot->users > 0;
             if (!found) {

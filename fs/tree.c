@@ -61,6 +61,7 @@ static const struct fixed_entry snapshot_entries[] = {
     {"created", SNAPSHOT_CREATED, ENTRY_FILE},
     {"delete", SNAPSHOT_DELETE, ENTRY_CONTROL},
     {"description", SNAPSHOT_DESCRIPTION, ENTRY_CONTROL},
+    {"memory", SNAPSHOT_MEMORY, ENTRY_FROZEN},
     {"missing", SNAPSHOT_MISSING, ENTRY_FILE},
     {"protected", SNAPSHOT_PROTECTED, ENTRY_CONTROL},
     {"revert", SNAPSHOT_REVERT, ENTRY_CONTROL},
@@ -97,7 +98,9 @@ bool tree_domain_entry_exists(const struct domain *domain, unsigned entry)
 
 static bool snapshot_entry_exists(const struct snapshot *snapshot, unsigned entry)
 {
-    return entry != SNAPSHOT_PARENT || snapshot->parent;
+    return entry == SNAPSHOT_PARENT   ? snapshot->parent != NULL
+           : entry == SNAPSHOT_MEMORY ? snapshot->memory != NULL
+                                      : true;
 }
 
 static struct disk *disk_at(const struct domain *domain, unsigned position)
@@ -141,6 +144,8 @@ static int resolve_snapshot_entry(struct place *place)
     if (!entry || !snapshot_entry_exists(place->snapshot, entry->position))
         return -ESTALE;
     place->type = entry->type;
+    if (entry->position == SNAPSHOT_MEMORY)
+        place->frozen = &place->snapshot->memory->frozen;
     return 0;
 }
 

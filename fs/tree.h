@@ -19,7 +19,7 @@ enum entry_type {
     ENTRY_DYNAMIC, /* a small text that is different each time */
     ENTRY_CONTROL, /* a small text that tells the usage; writing to it is a command */
     ENTRY_LINK,
-    ENTRY_FROZEN, /* a frozen disk */
+    ENTRY_FROZEN, /* a frozen disk, or saved memory */
 };
 
 /* Fixed entries of directories, by position. Position 0 is the directory itself. */
@@ -74,6 +74,8 @@ enum snapshot_entry {
     SNAPSHOT_PARENT,
     SNAPSHOT_CHILDREN,
     SNAPSHOT_DISKS,
+    SNAPSHOT_MEMORY,
+    SNAPSHOT_ENTRY_COUNT,
 };
 
 enum job_entry { JOB_DIRECTORY, JOB_ENTRY_CANCEL, JOB_ENTRY_PROGRESS, JOB_ENTRY_STATUS, JOB_ENTRY_WHAT };
@@ -86,7 +88,7 @@ struct place {
     struct domain *domain;     /* NULL for the root and the service's entries */
     struct snapshot *snapshot; /* NULL where no snapshot is meant */
     struct disk *disk;         /* disks/TARGET and below, and frozen disks */
-    struct frozen *frozen;     /* frozen disks */
+    struct frozen *frozen;     /* of ENTRY_FROZEN */
 };
 
 /* -ESTALE if the id stands for nothing (any more). */

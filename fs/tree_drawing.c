@@ -77,7 +77,7 @@ static void draw_line(const struct domain *domain, const struct drawn *drawn, si
 
     text_printf(text, "%s%s  ", drawn[index].next == NONE ? "└── " : "├── ", snapshot->name);
     text_append_time(text, snapshot->created.tv_sec, ' ');
-    if (snapshot->memory_size)
+    if (snapshot_has_memory(snapshot))
         text_append_string(text, "  memory");
     if (snapshot->is_protected)
         text_append_string(text, "  protected");

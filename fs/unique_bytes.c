@@ -40,6 +40,8 @@ int unique_bytes_render(const struct locate *locate, const struct catalog *catal
             overlays[i] = only_overlay(catalog, snapshot->frozen[i].layer);
     uint64_t bytes;
     int result = unique_bytes_count(locate, place->domain, snapshot, overlays, stop, &bytes, err);
+    if (result == 0 && snapshot->memory)
+        bytes += snapshot->memory->layer.size;
     if (result == 0)
         text_printf(text, "%*llu\n", UNIQUE_BYTES_DIGITS, (unsigned long long)bytes);
     return result;

@@ -31,6 +31,7 @@
 static void creation_done(struct creation *creation)
 {
     internals_done(&creation->internals);
+    memory_file_done(&creation->memory);
     change_end(&creation->change);
     running_end(&creation->running);
     overlays_done(&creation->overlays);
@@ -126,9 +127,12 @@ static int choose(struct creation *creation, struct error *err)
                           "disk %s can't be mirrored: a mirror follows what a running domain writes, and this one "
                           "is not running",
                           domain->disks[i].target);
+        if (r == 0 && creation->choice.disks[i].mirror && creation->choice.memory != MEMORY_NO)
+            r = error_set(err, EOPNOTSUPP,
+                          "disk %s can't be mirrored by a snapshot that saves memory: QEMU lets go of its disks for "
+                          "a moment then; add disk-only, or write to disks/%s/copy afterwards",
+                          domain->disks[i].target, domain->disks[i].target);
     }
-    if (r == 0 && creation->choice.memory != MEMORY_NO)
-        r = error_set(err, EOPNOTSUPP, "this version saves no memory of running domains; add disk-only");
     return r;
 }
 
@@ -148,7 +152,8 @@ static int plan_tree(struct creation *creation, struct error *err)
     int r = catalog_next_serial(change->administration->catalog, &creation->serial, err);
     return r < 0 ? r
                  : tree_create(change->tree, &change->world.layers, creation->serial, creation->command.name,
-                               false, creation->parts, creation->part_count, err);
+                               creation->choice.memory != MEMORY_NO, creation->parts, creation->part_count,
+                               err);
 }
 
 static int find_nodes(struct creation *creation, struct error *err)
@@ -232,7 +237,18 @@ static enum consistency consistency_of(const struct creation *creation)
 {
     if (!running_is_active(&creation->running) && !creation->running.has_crashed)
         return CONSISTENCY_CLEAN;
+    if (creation->choice.memory != MEMORY_NO)
+        return CONSISTENCY_CHECKPOINT;
     return creation->is_quiesced ? CONSISTENCY_QUIESCED : CONSISTENCY_CRASH;
+}
+
+static int note_memory(struct creation *creation, struct error *err)
+{
+    struct change *change = &creation->change;
+    if (change->domain->launch && state_paths_copy(change->domain->launch, &change->fresh.launch) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    return creation->memory.path ? memory_file_record(&creation->memory, change, &change->fresh.memory, err)
+                                 : 0;
 }
 
 int creation_note(struct creation *creation, struct error *err)
@@ -250,7 +266,8 @@ int creation_note(struct creation *creation, struct error *err)
     const char *description = creation->command.description;
     if (description && !(creation->change.fresh.description = strdup(description)))
         return error_set(err, ENOMEM, "out of memory");
-    return note_contents(creation, err);
+    int r = creation->choice.memory != MEMORY_NO ? note_memory(creation, err) : 0;
+    return r < 0 ? r : note_contents(creation, err);
 }
 
 /* ---- All of it ---- */
@@ -281,7 +298,7 @@ static int make(struct creation *creation, struct error *err)
 int carry_out_create(struct administration *administration, struct work *work, struct outcome *outcome,
                      struct error *err)
 {
-    cleanup(creation_done) struct creation creation = {0};
+    cleanup(creation_done) struct creation creation = {.memory = MEMORY_FILE_NONE};
     int r = change_begin(administration, work, work->request->domain, &creation.change, err);
     if (r == 0)
         r = take_command(&creation, work->request, err);
@@ -295,6 +312,8 @@ int carry_out_create(struct administration *administration, struct work *work, s
         r = find_nodes(&creation, err);
     if (r == 0)
         r = plan_files(&creation, err);
+    if (r == 0)
+        r = creation_plan_memory(&creation, err);
     if (r == 0)
         r = running_is_active(&creation.running) ? creation_make_running(&creation, err)
                                                  : make(&creation, err);

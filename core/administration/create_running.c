@@ -134,10 +134,10 @@ static void thaw(const struct creation *creation, struct guest_agent *agent)
 
 /* ---- The instant ---- */
 
-static int take(struct creation *creation, struct error *err)
+static int take(struct creation *creation, size_t internals, struct error *err)
 {
     const struct running *running = &creation->running;
-    size_t pairs = creation->overlays.count, internals = creation->internals.count;
+    size_t pairs = creation->overlays.count;
     cleanup_free struct names *names = calloc(pairs + 1, sizeof *names);
     cleanup_free struct block_snapshot_pair *list = calloc(pairs + 1, sizeof *list);
     cleanup_free const char **nodes = calloc(internals + 1, sizeof *nodes);
@@ -168,6 +168,16 @@ static int take(struct creation *creation, struct error *err)
     return r;
 }
 
+int creation_take(struct creation *creation, struct error *err)
+{
+    return take(creation, creation->internals.count, err);
+}
+
+int creation_take_overlays(struct creation *creation, struct error *err)
+{
+    return take(creation, 0, err);
+}
+
 /* A paused guest's agent could not thaw: who is frozen is thawed first, and paused then. */
 static int take_quiesced(struct creation *creation, struct error *err)
 {
@@ -190,7 +200,7 @@ static int take_quiesced(struct creation *creation, struct error *err)
     if (stands_still)
         r = run_state_stop(running->qmp, running->engine.timeout_ms, err);
     if (r == 0)
-        r = take(creation, err);
+        r = creation_take(creation, err);
     if (r == 0)
         creation_start_mirrors(creation, name_overlay);
     if (stands_still && !qmp_is_dead(running->qmp) &&
@@ -217,6 +227,11 @@ static int write_down(struct creation *creation, struct error *err)
     overlays_note(&creation->overlays, &creation->undo);
     overlays_note_identity(&creation->overlays, &creation->undo);
     internals_note(&creation->internals, &creation->undo);
+    if (creation->memory.path)
+        memory_file_note(&creation->memory, &creation->undo);
+    creation->before.running = creation->running.state == RUN_STATE_RUNNING;
+    if (creation->choice.memory != MEMORY_NO || creation->command.paused)
+        undo_add_stop(&creation->undo, &creation->before, creation->command.paused);
     undo_add_running(&creation->undo, creation->running.monitor,
                      creation->choice.quiesce == QUIESCE_NO ? "" : change->domain->agent);
     change->images_are_untouched = true;
@@ -229,6 +244,18 @@ static int write_down(struct creation *creation, struct error *err)
     return r;
 }
 
+static int take_all(struct creation *creation, struct error *err)
+{
+    switch (creation->choice.memory) {
+    case MEMORY_EXTERNAL:
+        return creation_take_with_memory_file(creation, err);
+    case MEMORY_INTERNAL:
+        return creation_take_with_memory_inside(creation, err);
+    default:
+        return take_quiesced(creation, err);
+    }
+}
+
 int creation_make_running(struct creation *creation, struct error *err)
 {
     struct change *change = &creation->change;
@@ -236,6 +263,8 @@ int creation_make_running(struct creation *creation, struct error *err)
     int r = overlays_make(&creation->overlays, err);
     if (r == 0)
         r = creation_make_mirrors(creation, err);
+    if (r == 0 && creation->memory.path)
+        r = memory_file_make(&creation->memory, err);
     if (r == 0 && work_is_cancelled(change->administration, change->work))
         r = error_set(err, EINTR, "it was interrupted, and everything was undone");
     if (r == 0)
@@ -247,7 +276,7 @@ int creation_make_running(struct creation *creation, struct error *err)
     if (r == 0)
         r = creation_open_mirrors(creation, err);
     if (r == 0)
-        r = take_quiesced(creation, err);
+        r = take_all(creation, err);
     if (r < 0 && !change->is_beyond_undoing)
         close_overlays(creation, opened);
     return r < 0 ? r : internals_find(&creation->internals, err);

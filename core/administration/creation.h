@@ -4,6 +4,7 @@
 
 #include "administration/change.h"
 #include "administration/internals.h"
+#include "administration/memory_file.h"
 #include "administration/overlays.h"
 #include "administration/running.h"
 #include "operation/snapshot_choice.h"
@@ -19,6 +20,8 @@ struct creation {
     struct overlays overlays;
     struct overlays mirrors; /* copies of these overlays, which its QEMU keeps in step */
     struct internals internals;
+    struct memory_file memory;        /* of MEMORY_EXTERNAL */
+    struct memory_save_before before; /* what the guest did */
     struct undo_list undo;
     uint64_t serial;
     bool is_quiesced;
@@ -59,3 +62,23 @@ void creation_show_mirrors(struct creation *creation);
  * undone by change_end: as overlays_make, block_overlay_open, block_snapshot_take, guest_agent_freeze.
  */
 int creation_make_running(struct creation *creation, struct error *err);
+
+/* ---- create_memory.c ---- */
+
+/* Where the memory is to be saved, and is there room? Errors: as memory_save_look, memory_file_plan; ENOSPC.
+ */
+int creation_plan_memory(struct creation *creation, struct error *err);
+
+/*
+ * Memory and disks at one instant. Errors, as of memory_save.h, memory_internal.h and creation_take; where
+ * the disks can't come back, it is a snapshot without memory instead.
+ */
+int creation_take_with_memory_file(struct creation *creation, struct error *err);
+int creation_take_with_memory_inside(struct creation *creation, struct error *err);
+
+/* ---- create_running.c, for create_memory.c ---- */
+
+/* Takes the snapshot of all its disks, or of those that go on in overlays alone, in one transaction. Errors:
+ * as block_snapshot_take. */
+int creation_take(struct creation *creation, struct error *err);
+int creation_take_overlays(struct creation *creation, struct error *err);

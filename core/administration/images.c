@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,36 @@ int image_open(const struct change *change, const struct layer *layer, int *fd, 
                          layer->path);
     return locate_open(change->administration->options.locate, change->domain->named_files, layer->path, fd,
                        err);
+}
+
+static bool is_below(const char *path, const struct stat *stat, const char *root)
+{
+    size_t length = strlen(root);
+    struct stat found;
+    if (strncmp(path, root, length) == 0 && (path[length] == '/' || !path[length]))
+        return true;
+    return lstat(root, &found) == 0 && found.st_dev == stat->st_dev && found.st_ino == stat->st_ino;
+}
+
+int image_open_directory(const struct change *change, const char *path, char **directory_path, int *directory,
+                         struct error *err)
+{
+    const char *slash = strrchr(path, '/');
+    char real[PATH_MAX];
+    struct stat stat;
+    *directory_path = strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    if (!*directory_path)
+        return error_set(err, ENOMEM, "out of memory");
+    *directory = open(*directory_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*directory < 0 || fstat(*directory, &stat) < 0 || !realpath(*directory_path, real))
+        return error_set(err, errno, "%s: %m", *directory_path);
+    for (const char *const *at = locate_roots(change->administration->options.locate); *at; at++)
+        if (is_below(real, &stat, *at))
+            return 0;
+    return error_set(err, EPERM,
+                     "%s: a file there could not be read again: that is neither in the source nor allowed; "
+                     "mount with -o allow=%s",
+                     path, *directory_path);
 }
 
 int image_read_info(int fd, const char *path, const struct image_info **info, struct error *err)

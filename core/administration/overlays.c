@@ -24,37 +24,6 @@ static int out_of_memory(struct error *err)
 
 /* ---- Where and how called ---- */
 
-/* Splits an absolute path; the directory is opened, and has to be one that images are read from. */
-static int open_directory(const struct change *change, struct overlay *overlay, const char *path,
-                          struct error *err)
-{
-    const char *slash = strrchr(path, '/');
-    overlay->directory_path = strndup(path, slash == path ? 1 : (size_t)(slash - path));
-    if (!overlay->directory_path)
-        return out_of_memory(err);
-    overlay->directory = open(overlay->directory_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (overlay->directory < 0)
-        return error_set(err, errno, "%s: %m", overlay->directory_path);
-    struct stat stat, root;
-    if (fstat(overlay->directory, &stat) < 0)
-        return error_set(err, errno, "%s: %m", overlay->directory_path);
-    for (const char *const *at = locate_roots(change->administration->options.locate); *at; at++) {
-        size_t length = strlen(*at);
-        char real[PATH_MAX];
-        if (!realpath(overlay->directory_path, real))
-            return error_set(err, errno, "%s: %m", overlay->directory_path);
-        if (strncmp(real, *at, length) == 0 && (real[length] == '/' || !real[length]))
-            return 0;
-        if (lstat(*at, &root) == 0 && root.st_dev == stat.st_dev && root.st_ino == stat.st_ino)
-            return 0;
-    }
-    return error_set(
-        err, EPERM,
-        "%s: an overlay there could not be read again: that is neither in the source nor allowed; "
-        "mount with -o allow=%s",
-        path, overlay->directory_path);
-}
-
 static int choose_name(struct overlays *overlays, const struct change *change, struct overlay *overlay,
                        const char *snapshot, struct error *err)
 {
@@ -79,8 +48,10 @@ static int take_path(struct overlay *overlay, const struct overlay_place *place,
     strcpy(overlay->final, name);
     bool is_there = fstatat(overlay->directory, name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
     if (is_there && !place->reuse)
-        return error_set(err, EEXIST, "%s is there already; %s uses such a file as it is",
-                         place->path, place->blank || place->aside ? "reuse" : "reuse-external");
+        return error_set(err, EEXIST, "%s is there already; %s",
+                         place->path,
+                         place->blank ? "reuse uses such a file as it is"
+                                      : "reuse-external, or reuse for a copy, uses such a file as it is");
     return 0;
 }
 
@@ -177,7 +148,8 @@ static int fill(struct overlays *overlays, struct change *change, struct overlay
     if (r == 0 && !place->is_written)
         r = image_claim_take(overlay->below->path, overlay->below_fd, &overlay->claim, err);
     if (r == 0)
-        r = open_directory(change, overlay, place->path ? place->path : overlay->below->path, err);
+        r = image_open_directory(change, place->path ? place->path : overlay->below->path,
+                                 &overlay->directory_path, &overlay->directory, err);
     if (r == 0)
         r = place->path ? take_path(overlay, place, err)
                         : choose_name(overlays, change, overlay, place->snapshot, err);

@@ -308,7 +308,7 @@ void reclaim_states_forget_internal(struct reclaim_states *states, const char *p
 static bool is_over(const struct state_domain *state)
 {
     if (state->snapshot_count || state->hidden_count || state->defaults || (state->made && *state->made) ||
-        (state->touched && *state->touched))
+        (state->touched && *state->touched) || state->unneeded_count)
         return false;
     for (size_t i = 0; i < state->disk_count; i++) {
         const struct state_disk *disk = &state->disks[i];

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "administration/lane.h"
+#include "administration/memory_removal.h"
 #include "administration/mirror.h"
 #include "administration/reclaim_states.h"
 #include "administration/reclaim_work.h"
@@ -335,6 +336,7 @@ static void *thread_run(void *opaque)
             return NULL;
         forget_waiting(reclaimer);
         bool any = false, must_wait = end_operations(reclaimer);
+        must_wait |= memory_removal_run(reclaimer->administration);
         while (run_one(reclaimer)) {
             any = true;
             pthread_mutex_lock(&reclaimer->lock);

@@ -60,9 +60,17 @@ static int copy_attributes(const struct change *change, const struct tree_snapsh
 {
     const struct state_snapshot *before = state_find_snapshot(change->state, from->serial);
     const struct state_snapshot *source = before ? before : &change->fresh;
+    const struct state_snapshot *taken =
+        from->state_of ? state_find_snapshot(change->before, from->state_of) : NULL;
     struct state_snapshot plain = *source;
     plain.frozen = NULL;
     plain.frozen_count = 0;
+    if (taken) {
+        plain.state = taken->state;
+        plain.consistency = taken->consistency;
+        plain.memory = taken->memory;
+        plain.launch = taken->launch;
+    }
     int r = state_snapshot_copy(&plain, snapshot);
     if (r < 0)
         return r;
@@ -192,6 +200,22 @@ static int hide_told(struct change *change, const struct state_snapshot *snapsho
     return r;
 }
 
+/* Files of memory that went with its snapshot. */
+static int release_memory(struct change *change, const struct state_snapshot *snapshots, size_t count)
+{
+    struct state_domain *state = change->state;
+    const struct state_domain *before = change->before;
+    for (size_t i = 0; i < before->snapshot_count; i++) {
+        const struct state_memory *memory = &before->snapshots[i].memory;
+        bool is_needed = !memory->path;
+        for (size_t j = 0; j < count && !is_needed; j++)
+            is_needed = snapshots[j].memory.path && strcmp(snapshots[j].memory.path, memory->path) == 0;
+        if (!is_needed && state_add_unneeded(state, memory) < 0)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
 static int set_active(struct change *change, const struct tree_disk *disk)
 {
     struct state_disk *state = state_find_disk(change->state, disk->position);
@@ -219,12 +243,15 @@ static int follow(struct change *change, struct state_snapshot **snapshots, size
         if (r < 0)
             return (*count)++, r;
     }
-    if (hide_released(change, made, *count) < 0 || hide_told(change, made, *count) < 0)
+    if (hide_released(change, made, *count) < 0 || hide_told(change, made, *count) < 0 ||
+        release_memory(change, made, *count) < 0)
         return -ENOMEM;
     for (size_t i = 0; i < change->layer_count; i++)
         if (state_paths_add(change->layers[i].is_made ? &state->made : &state->reused,
                             change->layers[i].path) < 0)
             return -ENOMEM;
+    if (change->fresh.memory.path && state_paths_add(&state->made, change->fresh.memory.path) < 0)
+        return -ENOMEM;
     for (size_t i = 0; i < tree->disk_count; i++)
         if (set_active(change, &tree->disks[i]) < 0)
             return -ENOMEM;

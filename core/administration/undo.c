@@ -42,14 +42,39 @@ static void add(struct undo_list *list, const char *type, const struct journal_a
     grown[list->count++] = (struct journal_step){type, copy, count};
 }
 
-void undo_add_file(struct undo_list *list, const char *directory, const char *temporary_name,
-                   const char *final_name, dev_t device, ino_t inode)
+static void add_file(struct undo_list *list, const char *type, const char *directory,
+                     const char *temporary_name, const char *final_name, dev_t device, ino_t inode)
 {
     const struct journal_argument arguments[] = {
         {.string = directory}, {.string = temporary_name}, {.string = final_name},
         {.number = device},    {.number = inode},
     };
-    add(list, "file", arguments, 5);
+    add(list, type, arguments, 5);
+}
+
+void undo_add_file(struct undo_list *list, const char *directory, const char *temporary_name,
+                   const char *final_name, dev_t device, ino_t inode)
+{
+    add_file(list, "file", directory, temporary_name, final_name, device, inode);
+}
+
+void undo_add_memory(struct undo_list *list, const char *directory, const char *temporary_name,
+                     const char *final_name, dev_t device, ino_t inode)
+{
+    add_file(list, "memory", directory, temporary_name, final_name, device, inode);
+}
+
+void undo_add_stop(struct undo_list *list, const struct memory_save_before *before, bool stays_stopped)
+{
+    const struct journal_argument arguments[] = {
+        {.number = before->running},
+        {.number = before->loses_pages},
+        {.number = before->settings.events},
+        {.number = before->settings.pause_before_switchover},
+        {.number = (uint64_t)before->settings.max_bandwidth},
+        {.number = stays_stopped},
+    };
+    add(list, "stop", arguments, 6);
 }
 
 static void add_tag(struct undo_list *list, const char *type, const char *path, const char *tag, int fd)
@@ -174,11 +199,12 @@ static int undo_step(struct administration *administration, const struct undo_ru
 {
     const struct journal_argument *arguments = step->arguments;
     if (strcmp(step->type, "commit") == 0 || strcmp(step->type, "running") == 0 ||
-        strcmp(step->type, "overlay") == 0)
+        strcmp(step->type, "overlay") == 0 || strcmp(step->type, "stop") == 0)
         return 0;
     if (strcmp(step->type, "resume") == 0)
         return undo_running_resume(running, err);
-    if (strcmp(step->type, "file") == 0 && has_arguments(step, "sssnn"))
+    if ((strcmp(step->type, "file") == 0 || strcmp(step->type, "memory") == 0) &&
+        has_arguments(step, "sssnn"))
         return undo_file(arguments, err);
     bool has_mark = has_arguments(step, "ssnn");
     struct qcow2_table_mark mark = {QCOW2_TABLE_UNKNOWN, 0};
@@ -272,6 +298,8 @@ static int undo_reaching(struct administration *administration, const struct jou
     struct undo_running running;
     int r = undo_running_begin(administration, record, &running, err);
     if (r == 0)
+        r = undo_running_go_on(&running, record, false, err);
+    if (r == 0)
         r = undo_all(administration, &running, record, ending->images_are_untouched, err);
     undo_running_end(&running);
     return r;
@@ -359,6 +387,10 @@ static int has_run_on(struct administration *administration, const struct journa
     int r = undo_running_begin(administration, record, &running, err);
     if (r == 0)
         r = undo_running_has_happened(&running, record, err);
+    if (r > 0) {
+        int went_on = undo_running_go_on(&running, record, true, err);
+        r = went_on < 0 ? went_on : r;
+    }
     undo_running_end(&running);
     return r;
 }

@@ -15,6 +15,7 @@
 
 #include "administration/inside.h"
 #include "base/image_format.h"
+#include "hypervisor/memory_save.h"
 #include "store/journal.h"
 
 struct change;
@@ -29,6 +30,16 @@ struct undo_list {
 /* A file that was made under the temporary name and gets the final one (absolute path). */
 void undo_add_file(struct undo_list *list, const char *directory, const char *temporary_name,
                    const char *final_name, dev_t device, ino_t inode);
+
+/* The same of a file for saved memory, which gets its final name only when it is whole. */
+void undo_add_memory(struct undo_list *list, const char *directory, const char *temporary_name,
+                     const char *final_name, dev_t device, ino_t inode);
+
+/*
+ * The guest is stopped for a moment, or its memory saved: what was before, and is to be again; with
+ * `stays_stopped` only if the operation is undone.
+ */
+void undo_add_stop(struct undo_list *list, const struct memory_save_before *before, bool stays_stopped);
 
 /* An internal snapshot that the image at the absolute path, open as `fd`, gets, and did not have. */
 void undo_add_internal(struct undo_list *list, const char *path, const char *tag, int fd);

@@ -12,9 +12,12 @@
 #include "administration/images.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "catalog/discover.h"
 #include "hypervisor/block_snapshot.h"
 #include "hypervisor/guest_agent.h"
 #include "hypervisor/image_locks.h"
+#include "hypervisor/memory_save.h"
+#include "hypervisor/run_state.h"
 #include "hypervisor/running_disks.h"
 
 #define ANSWER_MS 5000
@@ -107,6 +110,34 @@ int undo_running_resume(const struct undo_running *running, struct error *err)
     if (r < 0 || !running->qmp || answer.state != RUN_STATE_PAUSED)
         return r;
     return run_state_continue(running->qmp, ANSWER_MS, err);
+}
+
+/* ---- Its guest ---- */
+
+int undo_running_go_on(const struct undo_running *running, const struct journal_record *record,
+                       bool has_happened, struct error *err)
+{
+    const struct journal_step *step = find_step(record, "stop");
+    struct run_state_answer now;
+    if (!step || !running->qmp)
+        return 0;
+    if (!has_arguments(step, 0, 6))
+        return error_set(err, EINVAL, "the journal does not say whether the guest ran");
+    const struct journal_argument *was = step->arguments;
+    const struct memory_save_before before = {
+        .running = was[0].number && !(has_happened && was[5].number),
+        .loses_pages = was[1].number,
+        .settings = {.events = was[2].number,
+                     .pause_before_switchover = was[3].number,
+                     .max_bandwidth = (int64_t)was[4].number},
+    };
+    int r = memory_save_recover(running->qmp, &before, ANSWER_MS, err);
+    if (r == 0 && before.running)
+        r = run_state_query_status(running->qmp, ANSWER_MS, &now, err);
+    /* Stopped by us, and not by what the guest has done. */
+    if (r == 0 && before.running && strcmp(now.word, "paused") == 0)
+        r = run_state_continue(running->qmp, ANSWER_MS, err);
+    return r;
 }
 
 /* ---- Has it happened? ---- */
@@ -255,6 +286,35 @@ static int fill(const char *source, const struct journal_record *record, struct 
                      frozen->layer);
 }
 
+/* Is it there, whole? Else the snapshot is one of disks alone. */
+static int fill_memory(const char *source, const struct journal_record *record, struct state_domain *next,
+                       struct state_snapshot *snapshot, struct error *err)
+{
+    const struct journal_step *step = find_step(record, "memory");
+    cleanup_free char *path = NULL;
+    struct stat file;
+    if (!snapshot->memory.path)
+        return 0;
+    if (!step || step->argument_count != 5 || !(path = path_from_store(source, snapshot->memory.path)))
+        return error_set(err, step ? ENOMEM : EINVAL, "where the memory was saved can't be told");
+    if (lstat(path, &file) == 0 && file.st_ino == step->arguments[4].number) {
+        snapshot->memory.identity = file_identity_of(&file);
+        return 0;
+    }
+    log_warning("snapshot %s of %s has no memory: vmsnapfs was killed before it was saved whole",
+                snapshot->name, next->name);
+    cleanup_free char *temporary = NULL;
+    if (asprintf(&temporary, "%s/%s", step->arguments[0].string, step->arguments[1].string) < 0)
+        return temporary = NULL, error_set(err, ENOMEM, "out of memory");
+    if (unlink(temporary) < 0 && errno != ENOENT)
+        return error_set(err, errno, "%s: %m", temporary);
+    state_paths_remove(next->made, snapshot->memory.path);
+    free(snapshot->memory.path);
+    snapshot->memory = (struct state_memory){0};
+    snapshot->consistency = CONSISTENCY_CRASH;
+    return 0;
+}
+
 int undo_running_complete(struct administration *administration, const struct journal_record *record,
                           struct error *err)
 {
@@ -270,6 +330,8 @@ int undo_running_complete(struct administration *administration, const struct jo
             newest = &next->snapshots[i];
     for (size_t i = 0; r == 0 && newest && i < newest->frozen_count; i++)
         r = fill(source, record, &newest->frozen[i], err);
+    if (r == 0 && newest)
+        r = fill_memory(source, record, next, newest, err);
     if (r == 0)
         r = store_save(administration->options.store, next, err);
     if (r == 0)

@@ -35,6 +35,13 @@ int undo_running_resume(const struct undo_running *running, struct error *err);
 int undo_running_has_happened(const struct undo_running *running, const struct journal_record *record,
                               struct error *err);
 
+/*
+ * Ends what the operation has begun of saving its memory, and lets the guest do what it did before. Errors:
+ * as memory_save_recover.
+ */
+int undo_running_go_on(const struct undo_running *running, const struct journal_record *record,
+                       bool has_happened, struct error *err);
+
 /* Replaces the state by the one that was to come. Errors: as store_read_next and store_save. */
 int undo_running_complete(struct administration *administration, const struct journal_record *record,
                           struct error *err);

@@ -170,7 +170,7 @@ static int add_snapshot(struct world *world, struct tree *tree, const struct sna
         .name = from->name,
         .contents = contents,
         .content_count = from->frozen_count,
-        .has_memory = from->memory_size > 0,
+        .has_memory = snapshot_has_memory(from),
         .is_protected = from->is_protected,
         .is_open = is_open,
     };

@@ -157,7 +157,7 @@ static int add_disks(struct assembly *assembly)
 
 /* ---- All of it ---- */
 
-static int copy_list(char *const *from, char ***copy)
+int assembly_copy_list(char *const *from, char ***copy)
 {
     size_t count = 0;
     while (from && from[count])
@@ -184,12 +184,12 @@ static int copy_string(const char *from, char **copy)
 static int take_trusted(const struct scan_definition *from, struct domain *domain)
 {
     const struct definition *definition = &from->definition;
-    int r = copy_list(from->sources, &domain->named_files);
+    int r = assembly_copy_list(from->sources, &domain->named_files);
     if (r == 0)
         r = copy_string(definition->qmp, &domain->qmp);
     if (r == 0)
         r = copy_string(definition->agent, &domain->agent);
-    return r == 0 && definition->launch ? copy_list(definition->launch, &domain->launch) : r;
+    return r == 0 && definition->launch ? assembly_copy_list(definition->launch, &domain->launch) : r;
 }
 
 static int name_domain(struct assembly *assembly)
@@ -217,6 +217,22 @@ static int name_domain(struct assembly *assembly)
                                         domain->name, &domain->serial);
 }
 
+static int add_unneeded(struct assembly *assembly)
+{
+    const struct state_domain *state = assembly->state;
+    struct domain *domain = assembly->domain;
+    domain->unneeded = calloc(state->unneeded_count + 1, sizeof *domain->unneeded);
+    if (!domain->unneeded)
+        return -ENOMEM;
+    for (size_t i = 0; i < state->unneeded_count; i++) {
+        struct saved_memory *memory = assembly_memory(assembly, &state->unneeded[i]);
+        if (!memory)
+            return -ENOMEM;
+        domain->unneeded[domain->unneeded_count++] = memory;
+    }
+    return 0;
+}
+
 static int add_administration(struct assembly *assembly)
 {
     const struct draft *draft = assembly->draft;
@@ -227,7 +243,7 @@ static int add_administration(struct assembly *assembly)
     domain->is_incomplete = draft->is_incomplete;
     domain->is_administered = assembly->state->is_administered;
     domain->defaults = assembly->state->defaults ? strdup(assembly->state->defaults) : NULL;
-    return domain->defaults || !assembly->state->defaults ? 0 : -ENOMEM;
+    return domain->defaults || !assembly->state->defaults ? add_unneeded(assembly) : -ENOMEM;
 }
 
 static int run(struct assembly *assembly)

@@ -99,16 +99,34 @@ static int add_frozen(struct assembly *assembly, struct snapshot *snapshot, cons
     return 0;
 }
 
+struct saved_memory *assembly_memory(const struct assembly *assembly, const struct state_memory *known)
+{
+    cleanup_free char *path = path_from_store(assembly->input->source, known->path);
+    return path ? saved_memory_new(path, known->compression, &known->identity) : NULL;
+}
+
+static int restore_memory(const struct assembly *assembly, const struct state_snapshot *known,
+                          struct snapshot *snapshot)
+{
+    if (known->launch && assembly_copy_list(known->launch, &snapshot->launch) < 0)
+        return -ENOMEM;
+    if (known->memory.path)
+        snapshot->memory = assembly_memory(assembly, &known->memory);
+    return snapshot->memory || !known->memory.path ? 0 : -ENOMEM;
+}
+
 /* What the store tells of a snapshot, and the images don't. */
-static int restore_attributes(struct snapshot *snapshot, const struct state_snapshot *known)
+static int restore_attributes(const struct assembly *assembly, struct snapshot *snapshot,
+                              const struct state_snapshot *known)
 {
     snapshot->serial = known->serial;
     snapshot->created = (struct timespec){known->created_sec, known->created_nsec};
     snapshot->state = known->state;
     snapshot->consistency = known->consistency;
     snapshot->is_protected = known->is_protected;
-    if (!known->description)
-        return 0;
+    int r = restore_memory(assembly, known, snapshot);
+    if (r < 0 || !known->description)
+        return r;
     free(snapshot->description);
     snapshot->description = strdup(known->description);
     return snapshot->description ? 0 : -ENOMEM;
@@ -140,7 +158,7 @@ static int add_snapshot(struct assembly *assembly, const struct group *group)
     domain->snapshots[domain->snapshot_count++] = snapshot;
     snapshot->name = strdup(group->name);
     snapshot->description = strdup("");
-    snapshot->frozen = calloc(group->count, sizeof *snapshot->frozen);
+    snapshot->frozen = calloc(group->count + 1, sizeof *snapshot->frozen);
     if (!snapshot->name || !snapshot->description || !snapshot->frozen)
         return -ENOMEM;
     for (size_t i = 0; i < group->count; i++) {
@@ -161,7 +179,7 @@ static int add_snapshot(struct assembly *assembly, const struct group *group)
     if (group->known)
         snapshot->lost_disks = count_lost(assembly, group->known);
     if (group->known && known->is_administered)
-        return restore_attributes(snapshot, group->known);
+        return restore_attributes(assembly, snapshot, group->known);
     snapshot->state = snapshot->memory_size ? SNAPSHOT_STATE_RUNNING : SNAPSHOT_STATE_UNKNOWN;
     snapshot->consistency = snapshot->memory_size ? CONSISTENCY_CHECKPOINT : CONSISTENCY_CRASH;
     return draw_serial(assembly, group, &snapshot->serial);

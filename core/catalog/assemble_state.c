@@ -43,6 +43,21 @@ static int fill_frozen(const struct assembly *assembly, const struct entry *entr
     return frozen->internal_id ? 0 : -ENOMEM;
 }
 
+static int fill_memory(const struct assembly *assembly, const struct snapshot *from,
+                       struct state_snapshot *snapshot)
+{
+    if (from->launch && assembly_copy_list(from->launch, &snapshot->launch) < 0)
+        return -ENOMEM;
+    if (!from->memory)
+        return 0;
+    snapshot->memory = (struct state_memory){
+        .path = strdup(path_in_store(assembly->input->source, from->memory->layer.path)),
+        .compression = from->memory->compression,
+        .identity = from->memory->layer.identity,
+    };
+    return snapshot->memory.path ? 0 : -ENOMEM;
+}
+
 /* What the domain shows of the snapshot, for a store that tells it from now on. */
 static int fill_attributes(const struct assembly *assembly, const struct snapshot *from,
                            struct state_snapshot *snapshot)
@@ -56,7 +71,7 @@ static int fill_attributes(const struct assembly *assembly, const struct snapsho
     snapshot->consistency = from->consistency;
     snapshot->is_protected = from->is_protected;
     snapshot->description = *from->description ? strdup(from->description) : NULL;
-    return snapshot->description || !*from->description ? 0 : -ENOMEM;
+    return snapshot->description || !*from->description ? fill_memory(assembly, from, snapshot) : -ENOMEM;
 }
 
 /* Is any disk's chain not to be seen whole now? Then what is missing may come back, with its numbers. */
@@ -144,9 +159,13 @@ static int keep_missing_snapshots(struct assembly *assembly, bool incomplete)
             is_there[assembly->groups.list[i]->known - known->snapshots] = true;
     for (size_t i = 0; i < count; i++) {
         const struct state_snapshot *from = &known->snapshots[i];
-        if (is_there[i] || groups_find(&assembly->groups, from->name) ||
-            (!incomplete && !is_lost(assembly, from)))
+        if (is_there[i])
             continue;
+        if (groups_find(&assembly->groups, from->name) || (!incomplete && !is_lost(assembly, from))) {
+            if (from->memory.path && state_add_unneeded(state, &from->memory) < 0)
+                return -ENOMEM;
+            continue;
+        }
         if (state_snapshot_copy(from, &state->snapshots[state->snapshot_count]) < 0)
             return -ENOMEM;
         state->snapshot_count++;
@@ -220,6 +239,9 @@ static int fill_administration(const struct assembly *assembly, bool is_incomple
         return -ENOMEM;
     for (size_t i = 0; i < known->mirror_count; i++)
         if (state_add_mirror(state, &known->mirrors[i]) < 0)
+            return -ENOMEM;
+    for (size_t i = 0; i < known->unneeded_count; i++)
+        if (state_add_unneeded(state, &known->unneeded[i]) < 0)
             return -ENOMEM;
     int r = fill_active(assembly);
     return r < 0 ? r : fill_hidden(assembly, is_incomplete);

@@ -17,6 +17,12 @@ struct assembly {
     struct layer ***layers; /* of each disk, by depth in its chain; borrowed from the domain */
 };
 
+/* A copy of a NULL-terminated list of strings, the caller's; -ENOMEM, where some of it is made. */
+int assembly_copy_list(char *const *from, char ***copy);
+
+/* Saved memory as the store knows it; NULL where memory ran out. */
+struct saved_memory *assembly_memory(const struct assembly *assembly, const struct state_memory *known);
+
 bool assembly_has_disk(const struct assembly *assembly, unsigned position);
 
 /* Gives the domain, which has its disks, its snapshots. -ENOMEM, or what drawing a serial number gives. */

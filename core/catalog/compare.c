@@ -52,13 +52,19 @@ static bool same_frozen(const struct frozen *a, const struct frozen *b)
                                        : a->internal == b->internal);
 }
 
+static bool same_memory(const struct saved_memory *a, const struct saved_memory *b)
+{
+    return a && b ? a->compression == b->compression && same_layer(&a->layer, &b->layer) : a == b;
+}
+
 static bool same_snapshot(const struct snapshot *a, const struct snapshot *b)
 {
     if (a->serial != b->serial || strcmp(a->name, b->name) != 0 || a->created.tv_sec != b->created.tv_sec ||
         a->created.tv_nsec != b->created.tv_nsec || a->frozen_count != b->frozen_count ||
         a->lost_disks != b->lost_disks || a->state != b->state || a->consistency != b->consistency ||
         a->memory_size != b->memory_size || a->is_protected != b->is_protected ||
-        strcmp(a->description, b->description) != 0 ||
+        strcmp(a->description, b->description) != 0 || !same_memory(a->memory, b->memory) ||
+        !same_list(a->launch, b->launch) ||
         (a->parent ? a->parent->serial : 0) != (b->parent ? b->parent->serial : 0))
         return false;
     for (size_t i = 0; i < a->frozen_count; i++)
@@ -71,13 +77,16 @@ static bool same_administration(const struct domain *a, const struct domain *b)
 {
     if (a->may_switch_files != b->may_switch_files || a->is_administered != b->is_administered ||
         a->is_guessed != b->is_guessed || a->is_incomplete != b->is_incomplete ||
-        !same_string(a->defaults, b->defaults) || a->released_count != b->released_count ||
-        !same_string(a->qmp, b->qmp) || !same_string(a->agent, b->agent) ||
-        !same_list(a->launch, b->launch) || !a->launch != !b->launch)
+        !same_string(a->defaults, b->defaults) || a->unneeded_count != b->unneeded_count ||
+        a->released_count != b->released_count || !same_string(a->qmp, b->qmp) ||
+        !same_string(a->agent, b->agent) || !same_list(a->launch, b->launch) || !a->launch != !b->launch)
         return false;
     for (size_t i = 0; i < a->released_count; i++)
         if (!same_layer(a->released[i].layer, b->released[i].layer) ||
             !internal_snapshot_equal(a->released[i].internal, b->released[i].internal))
+            return false;
+    for (size_t i = 0; i < a->unneeded_count; i++)
+        if (!same_memory(a->unneeded[i], b->unneeded[i]))
             return false;
     return true;
 }
@@ -126,6 +135,22 @@ static bool same_state_list(const struct state_frozen *a, size_t a_count, const 
     return true;
 }
 
+static bool same_state_memory(const struct state_memory *a, const struct state_memory *b)
+{
+    return same_string(a->path, b->path) && a->compression == b->compression &&
+           same_identity(&a->identity, &b->identity);
+}
+
+static bool same_unneeded(const struct state_domain *a, const struct state_domain *b)
+{
+    if (a->unneeded_count != b->unneeded_count)
+        return false;
+    for (size_t i = 0; i < a->unneeded_count; i++)
+        if (!same_state_memory(&a->unneeded[i], &b->unneeded[i]))
+            return false;
+    return true;
+}
+
 static bool same_state_snapshot(const struct state_snapshot *a, const struct state_snapshot *b,
                                 bool is_administered)
 {
@@ -135,7 +160,9 @@ static bool same_state_snapshot(const struct state_snapshot *a, const struct sta
     return !is_administered ||
            (a->parent == b->parent && a->created_sec == b->created_sec &&
             a->created_nsec == b->created_nsec && a->state == b->state && a->consistency == b->consistency &&
-            a->is_protected == b->is_protected && same_string(a->description, b->description));
+            a->is_protected == b->is_protected && same_string(a->description, b->description) &&
+            same_string(a->memory.path, b->memory.path) && a->memory.compression == b->memory.compression &&
+            same_identity(&a->memory.identity, &b->memory.identity) && same_list(a->launch, b->launch));
 }
 
 static bool same_mirrors(const struct state_domain *a, const struct state_domain *b)
@@ -160,7 +187,7 @@ bool state_is_same(const struct state_domain *a, const struct state_domain *b)
         !same_list(a->files, b->files) || a->disk_count != b->disk_count ||
         a->snapshot_count != b->snapshot_count || a->is_administered != b->is_administered ||
         a->current != b->current || a->operation != b->operation || !same_list(a->made, b->made) ||
-        !same_list(a->reused, b->reused) || !same_list(a->touched, b->touched) ||
+        !same_list(a->reused, b->reused) || !same_list(a->touched, b->touched) || !same_unneeded(a, b) ||
         !same_string(a->defaults, b->defaults) || !same_list(a->raw, b->raw) ||
         !same_list(a->left, b->left) || !same_mirrors(a, b) ||
         !same_state_list(a->hidden, a->hidden_count, b->hidden, b->hidden_count))

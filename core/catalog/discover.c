@@ -56,6 +56,14 @@ const char *path_in_store(const char *source, const char *path)
     return path;
 }
 
+char *path_from_store(const char *source, const char *stored)
+{
+    char *path = NULL;
+    if (*stored == '/')
+        return strdup(stored);
+    return asprintf(&path, "%s/%s", source, stored) < 0 ? NULL : path;
+}
+
 /* ---- Drafts ---- */
 
 static int add_draft(struct search *search, char *name, size_t disk_count, struct draft **result)

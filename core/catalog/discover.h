@@ -78,3 +78,6 @@ void draft_problem(struct draft *draft, const char *format, ...) __attribute__((
 
 /* `path` as the store keeps it: relative to `source` where it lies in it. Borrowed from `path`. */
 const char *path_in_store(const char *source, const char *path);
+
+/* The other way round; the caller frees; NULL where memory ran out. */
+char *path_from_store(const char *source, const char *stored);

@@ -114,14 +114,31 @@ static int join_by_name(const struct draft *draft, struct groups *groups, struct
     }
 }
 
+/* Snapshots of memory alone: no image tells of them. */
+static int add_of_memory(const struct draft *draft, struct groups *groups)
+{
+    const struct state_domain *state = draft->state;
+    for (size_t i = 0; state && state->is_administered && i < state->snapshot_count; i++) {
+        const struct state_snapshot *known = &state->snapshots[i];
+        struct group *group;
+        if (!known->memory.path || known->frozen_count || groups_find(groups, known->name))
+            continue;
+        if (group_new(groups, known->name, &group) < 0)
+            return -ENOMEM;
+        group->known = known;
+    }
+    return 0;
+}
+
 int groups_make(const struct draft *draft, struct entries *entries, struct groups *groups)
 {
     struct groups made = {.bucket_count = 16};
-    while (made.bucket_count < entries->count)
+    size_t most = entries->count + (draft->state ? draft->state->snapshot_count : 0);
+    while (made.bucket_count < most)
         made.bucket_count *= 2;
     made.by_name = calloc(made.bucket_count, sizeof *made.by_name);
-    made.list = calloc(entries->count ? entries->count : 1, sizeof *made.list);
-    int r = made.by_name && made.list ? 0 : -ENOMEM;
+    made.list = calloc(most + 1, sizeof *made.list);
+    int r = made.by_name && made.list ? add_of_memory(draft, &made) : -ENOMEM;
     /* Names that were given once come first, so that they stay. */
     for (size_t i = 0; r == 0 && i < entries->count; i++) {
         struct entry *entry = &entries->list[i];

@@ -53,6 +53,41 @@ bool internal_snapshot_equal(const struct internal_snapshot *a, const struct int
            a->disk_size == b->disk_size;
 }
 
+struct saved_memory *saved_memory_new(const char *path, enum memory_compression compression,
+                                      const struct file_identity *identity)
+{
+    struct saved_memory *memory = calloc(1, sizeof *memory);
+    if (!memory)
+        return NULL;
+    memory->compression = compression;
+    memory->layer.path = strdup(path);
+    if (!memory->layer.path) {
+        free(memory);
+        return NULL;
+    }
+    memory->layer.format = IMAGE_FORMAT_RAW;
+    memory->layer.identity = *identity;
+    memory->layer.size = memory->frozen.size = identity->size;
+    memory->frozen.layer = &memory->layer;
+    atomic_init(&memory->frozen.allocated, identity->size);
+    return memory;
+}
+
+void saved_memory_free(struct saved_memory *memory)
+{
+    if (!memory)
+        return;
+    free(memory->layer.path);
+    free(memory);
+}
+
+static void free_list(char **list)
+{
+    for (char **string = list; string && *string; string++)
+        free(*string);
+    free(list);
+}
+
 static void snapshot_free(struct snapshot *snapshot)
 {
     if (!snapshot)
@@ -63,14 +98,9 @@ static void snapshot_free(struct snapshot *snapshot)
     free(snapshot->children);
     free(snapshot->name);
     free(snapshot->description);
+    saved_memory_free(snapshot->memory);
+    free_list(snapshot->launch);
     free(snapshot);
-}
-
-static void free_list(char **list)
-{
-    for (char **string = list; string && *string; string++)
-        free(*string);
-    free(list);
 }
 
 void domain_unref(struct domain *domain)
@@ -95,6 +125,9 @@ void domain_unref(struct domain *domain)
     free(domain->defaults);
     free_list(domain->named_files);
     free_list(domain->launch);
+    for (size_t i = 0; i < domain->unneeded_count; i++)
+        saved_memory_free(domain->unneeded[i]);
+    free(domain->unneeded);
     free(domain->qmp);
     free(domain->agent);
     free(domain->snapshots);
@@ -241,4 +274,10 @@ const char *snapshot_preset_name(enum snapshot_preset preset)
 {
     static const char *const names[] = {"default", "no", "internal", "external"};
     return names[preset];
+}
+
+const char *memory_compression_name(enum memory_compression compression)
+{
+    static const char *const names[] = {"none", "gzip", "zstd"};
+    return names[compression];
 }

@@ -74,7 +74,7 @@ struct disk {
 
 /* A disk's content at a snapshot: a layer as it is, or an internal snapshot in it. */
 struct frozen {
-    const struct disk *disk;
+    const struct disk *disk; /* NULL: saved memory */
     const struct layer *layer;
     struct internal_snapshot *internal; /* NULL: the whole frozen layer; owned */
     uint64_t size;                      /* virtual, bytes */
@@ -90,6 +90,15 @@ enum snapshot_state {
 
 enum consistency { CONSISTENCY_CRASH, CONSISTENCY_CLEAN, CONSISTENCY_QUIESCED, CONSISTENCY_CHECKPOINT };
 
+enum memory_compression { COMPRESS_NONE, COMPRESS_GZIP, COMPRESS_ZSTD };
+
+/* Memory that was saved to a file: a QEMU migration stream, maybe compressed. */
+struct saved_memory {
+    enum memory_compression compression;
+    struct layer layer;   /* the file, as raw bytes; `identity` is as it was saved */
+    struct frozen frozen; /* the same for whoever reads frozen disks; its `disk` is NULL */
+};
+
 struct snapshot {
     uint64_t serial;
     char *name;
@@ -101,8 +110,11 @@ struct snapshot {
     size_t frozen_count;
     enum snapshot_state state;
     enum consistency consistency;
-    size_t lost_disks;    /* that it includes, and the domain has no more */
-    uint64_t memory_size; /* bytes of memory saved inside an image; 0: none */
+    size_t lost_disks;           /* that it includes, and the domain has no more */
+    uint64_t memory_size;        /* bytes of memory saved inside an image; 0: none */
+    struct saved_memory *memory; /* saved to a file; owned; NULL: none */
+    char **launch; /* the definition's when memory was saved: what the machine was; NULL-terminated; NULL: not
+                      known */
     bool is_protected;
     char *description; /* never NULL */
 };
@@ -145,6 +157,8 @@ struct domain {
     bool is_guessed;       /* the store is damaged, maybe where it told which images are active */
     struct released *released;
     size_t released_count;
+    struct saved_memory **unneeded; /* that no snapshot has any more: the files are to be removed; owned */
+    size_t unneeded_count;
     char *defaults; /* what a bare mkdir does; NULL: as shipped */
 };
 
@@ -164,6 +178,17 @@ struct snapshot *domain_find_snapshot(const struct domain *domain, const char *n
 struct disk *domain_find_disk(const struct domain *domain, const char *target);
 struct frozen *snapshot_find_frozen(const struct snapshot *snapshot, const struct disk *disk);
 
+/* Memory saved in the file `path` (absolute), with no other fields set; NULL where memory ran out. */
+struct saved_memory *saved_memory_new(const char *path, enum memory_compression compression,
+                                      const struct file_identity *identity);
+void saved_memory_free(struct saved_memory *memory);
+
+/* Was memory saved, in a file or inside an image? */
+static inline bool snapshot_has_memory(const struct snapshot *snapshot)
+{
+    return snapshot->memory || snapshot->memory_size;
+}
+
 /* Does a helper program have to read some layer of it? Then opening and reading it can take long. */
 bool frozen_needs_helper(const struct frozen *frozen);
 
@@ -176,3 +201,4 @@ bool internal_snapshot_equal(const struct internal_snapshot *a, const struct int
 const char *snapshot_state_name(enum snapshot_state state);
 const char *consistency_name(enum consistency consistency);
 const char *snapshot_preset_name(enum snapshot_preset preset);
+const char *memory_compression_name(enum memory_compression compression);

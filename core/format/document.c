@@ -101,6 +101,19 @@ static void write_frozen(struct json_writer *writer, const struct frozen *frozen
     json_end_object(writer);
 }
 
+/* Where it lies, and how many bytes it takes there. */
+static void write_memory(struct json_writer *writer, const struct snapshot *snapshot)
+{
+    const struct saved_memory *memory = snapshot->memory;
+    json_string(writer, "memory", memory ? "external" : snapshot->memory_size ? "internal" : "no");
+    if (snapshot_has_memory(snapshot))
+        json_number(writer, "memory_bytes", memory ? memory->layer.size : snapshot->memory_size);
+    else
+        json_null(writer, "memory_bytes");
+    json_string(writer, "memory_file", memory ? memory->layer.path : NULL);
+    json_string(writer, "memory_compression", memory ? memory_compression_name(memory->compression) : NULL);
+}
+
 void document_snapshot(struct text *text, const struct domain *domain, const struct snapshot *snapshot)
 {
     struct json_writer writer = {.text = text};
@@ -113,10 +126,7 @@ void document_snapshot(struct text *text, const struct domain *domain, const str
     json_string(&writer, "consistency", consistency_name(snapshot->consistency));
     json_bool(&writer, "protected", snapshot->is_protected);
     json_string(&writer, "description", snapshot->description);
-    if (snapshot->memory_size)
-        json_number(&writer, "memory_bytes", snapshot->memory_size);
-    else
-        json_null(&writer, "memory_bytes");
+    write_memory(&writer, snapshot);
     json_begin_array(&writer, "disks");
     for (size_t i = 0; i < snapshot->frozen_count; i++)
         write_frozen(&writer, &snapshot->frozen[i]);

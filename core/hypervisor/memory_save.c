@@ -58,6 +58,19 @@ int memory_save_look(struct qmp *qmp, int timeout_ms, struct memory_save_before 
     return rc;
 }
 
+int memory_save_size(struct qmp *qmp, int timeout_ms, uint64_t *bytes, struct error *err)
+{
+    static const char *const parts[] = {"base-memory", "plugged-memory"};
+    cleanup_json struct json_object *reply = NULL;
+    int rc = qmp_command(qmp, "query-memory-size-summary", NULL, timeout_ms, &reply, err);
+    if (rc < 0)
+        return rc;
+    *bytes = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        *bytes += json_number_in(reply, parts[i]);
+    return 0;
+}
+
 /* `state` is the one that it is in. */
 static int let_go_on(struct qmp *qmp, const char *state, int timeout_ms, struct error *err)
 {

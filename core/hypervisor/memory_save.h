@@ -62,6 +62,9 @@ struct memory_save_spec {
  * restored, and EIO where it has crashed; as qmp_command. */
 int memory_save_look(struct qmp *qmp, int timeout_ms, struct memory_save_before *before, struct error *err);
 
+/* Bytes of memory that the domain has, a part of which may never have been used. Errors: as qmp_command. */
+int memory_save_size(struct qmp *qmp, int timeout_ms, uint64_t *bytes, struct error *err);
+
 /*
  * Starts; `before` is what memory_save_look gave. Errors, after which nothing has changed (where not even
  * that could be had, the client is dead): EBUSY where another migration is under way; EOPNOTSUPP for a QEMU

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/image_format.h"
+#include "domain/domain.h"
 
 /* Of a description, in bytes. */
 #define DESCRIPTION_BYTES_MAX (16 * 1024)
@@ -21,7 +22,6 @@
 /* "Omitted" is not "no": the table of snapshot_choice.h tells them apart. */
 enum memory_choice { MEMORY_OMITTED, MEMORY_NO, MEMORY_INTERNAL, MEMORY_EXTERNAL };
 enum disk_choice { DISK_OMITTED, DISK_NO, DISK_INTERNAL, DISK_EXTERNAL };
-enum memory_compression { COMPRESS_NONE, COMPRESS_GZIP, COMPRESS_ZSTD };
 enum quiesce { QUIESCE_NO, QUIESCE_TRY, QUIESCE_REQUIRE };
 
 /* What is asked for one disk. */

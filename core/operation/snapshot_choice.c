@@ -247,6 +247,11 @@ static int check_manner(const struct create_command *command, const struct choic
                          "internal memory can't be saved while the guest runs on; use memory=external");
     if (memory == MEMORY_INTERNAL && command->compression != COMPRESS_NONE)
         return error_set(err, EOPNOTSUPP, "internal memory can't be compressed; use memory=external");
+    if (memory != MEMORY_NO && command->quiesce == QUIESCE_REQUIRE)
+        return error_set(
+            err, EINVAL,
+            "quiesce=require is for snapshots without memory, whose disks alone have to be right; "
+            "leave it out, or add disk-only");
     if (command->quiesce == QUIESCE_REQUIRE && !domain->has_agent)
         return error_set(err, EOPNOTSUPP,
                          "quiesce=require needs the guest agent, and the definition names no \"agent\" "
@@ -307,7 +312,7 @@ int snapshot_choose(const struct create_command *command, const struct choice_do
     cleanup_free struct disk_part *parts = made.disks;
     if (!parts)
         return error_set(err, ENOMEM, "out of memory");
-    if (domain->is_active && domain->has_agent)
+    if (domain->is_active && domain->has_agent && made.memory == MEMORY_NO)
         made.quiesce = command->quiesce;
     /* Where nothing is said of either, memory and disks go the same way. */
     bool as_memory = domain->is_active && command->memory == MEMORY_OMITTED && !command->disk_only;

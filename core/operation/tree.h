@@ -28,6 +28,7 @@ struct tree_snapshot {
     struct content *contents; /* of the disks that it includes, each once */
     size_t content_count;
     bool has_memory;
+    uint64_t state_of; /* serial of the one whose state, and memory, it has taken over; 0: it has its own */
     bool is_protected;
     bool is_open; /* somebody has one of its frozen files open */
 };

@@ -201,6 +201,7 @@ static void take_over(struct layer_set *layers, struct tree_snapshot *parent, st
     parent->contents = from->contents;
     parent->content_count = from->content_count;
     parent->has_memory = from->has_memory;
+    parent->state_of = from->state_of ? from->state_of : from->serial;
     from->contents = lost;
     from->content_count = 0;
 }

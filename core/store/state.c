@@ -36,6 +36,8 @@ void state_snapshot_done(struct state_snapshot *snapshot)
     free_frozen(snapshot->frozen, snapshot->frozen_count);
     free(snapshot->name);
     free(snapshot->description);
+    free(snapshot->memory.path);
+    free_paths(snapshot->launch);
     *snapshot = (struct state_snapshot){0};
 }
 
@@ -60,6 +62,9 @@ void state_domain_free(struct state_domain *state)
     for (size_t i = 0; i < state->mirror_count; i++)
         free(state->mirrors[i].path);
     free(state->mirrors);
+    for (size_t i = 0; i < state->unneeded_count; i++)
+        free(state->unneeded[i].path);
+    free(state->unneeded);
     free(state->disks);
     free(state->snapshots);
     free(state->defaults);
@@ -102,21 +107,7 @@ static int copy_frozen_list(const struct state_frozen *from, size_t count, struc
     return list ? 0 : -ENOMEM;
 }
 
-int state_snapshot_copy(const struct state_snapshot *from, struct state_snapshot *copy)
-{
-    struct state_snapshot made = *from;
-    made.frozen = NULL;
-    made.name = made.description = NULL;
-    if (!copy_string(from->name, &made.name) || !copy_string(from->description, &made.description) ||
-        copy_frozen_list(from->frozen, from->frozen_count, &made.frozen) < 0) {
-        state_snapshot_done(&made);
-        return -ENOMEM;
-    }
-    *copy = made;
-    return 0;
-}
-
-static int copy_paths(char *const *from, char ***copy)
+int state_paths_copy(char *const *from, char ***copy)
 {
     size_t count = 0;
     while (from && from[count])
@@ -129,6 +120,23 @@ static int copy_paths(char *const *from, char ***copy)
         }
     *copy = list;
     return list ? 0 : -ENOMEM;
+}
+
+int state_snapshot_copy(const struct state_snapshot *from, struct state_snapshot *copy)
+{
+    struct state_snapshot made = *from;
+    made.frozen = NULL;
+    made.name = made.description = made.memory.path = NULL;
+    made.launch = NULL;
+    if (!copy_string(from->name, &made.name) || !copy_string(from->description, &made.description) ||
+        !copy_string(from->memory.path, &made.memory.path) ||
+        (from->launch && state_paths_copy(from->launch, &made.launch) < 0) ||
+        copy_frozen_list(from->frozen, from->frozen_count, &made.frozen) < 0) {
+        state_snapshot_done(&made);
+        return -ENOMEM;
+    }
+    *copy = made;
+    return 0;
 }
 
 static int copy_arrays(const struct state_domain *from, struct state_domain *made)
@@ -156,6 +164,40 @@ static int copy_arrays(const struct state_domain *from, struct state_domain *mad
     return 0;
 }
 
+int state_add_unneeded(struct state_domain *state, const struct state_memory *memory)
+{
+    for (size_t i = 0; i < state->unneeded_count; i++)
+        if (strcmp(state->unneeded[i].path, memory->path) == 0)
+            return 0;
+    struct state_memory *grown = realloc(state->unneeded, (state->unneeded_count + 1) * sizeof *grown);
+    char *path = strdup(memory->path);
+    if (grown)
+        state->unneeded = grown;
+    if (!grown || !path) {
+        free(path);
+        return -ENOMEM;
+    }
+    grown[state->unneeded_count] = *memory;
+    grown[state->unneeded_count++].path = path;
+    return 0;
+}
+
+void state_remove_unneeded(struct state_domain *state, size_t index)
+{
+    free(state->unneeded[index].path);
+    state->unneeded_count--;
+    memmove(&state->unneeded[index], &state->unneeded[index + 1],
+            (state->unneeded_count - index) * sizeof *state->unneeded);
+}
+
+static int copy_unneeded(const struct state_domain *from, struct state_domain *made)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < from->unneeded_count; i++)
+        r = state_add_unneeded(made, &from->unneeded[i]);
+    return r;
+}
+
 int state_domain_copy(const struct state_domain *from, struct state_domain **copy)
 {
     struct state_domain *made = calloc(1, sizeof *made);
@@ -166,10 +208,10 @@ int state_domain_copy(const struct state_domain *from, struct state_domain **cop
     made->current = from->current;
     made->operation = from->operation;
     if (!copy_string(from->name, &made->name) || !copy_string(from->uuid, &made->uuid) ||
-        !copy_string(from->defaults, &made->defaults) || copy_paths(from->files, &made->files) < 0 ||
-        copy_paths(from->made, &made->made) < 0 || copy_paths(from->reused, &made->reused) < 0 ||
-        copy_paths(from->touched, &made->touched) < 0 || copy_paths(from->raw, &made->raw) < 0 ||
-        copy_paths(from->left, &made->left) < 0 ||
+        !copy_string(from->defaults, &made->defaults) || state_paths_copy(from->files, &made->files) < 0 ||
+        state_paths_copy(from->made, &made->made) < 0 || state_paths_copy(from->reused, &made->reused) < 0 ||
+        state_paths_copy(from->touched, &made->touched) < 0 || copy_unneeded(from, made) < 0 ||
+        state_paths_copy(from->raw, &made->raw) < 0 || state_paths_copy(from->left, &made->left) < 0 ||
         copy_frozen_list(from->hidden, from->hidden_count, &made->hidden) < 0 ||
         copy_arrays(from, made) < 0) {
         made->hidden_count = made->hidden ? from->hidden_count : 0;

@@ -90,6 +90,15 @@ static void write_disk(struct text *text, const struct state_disk *disk)
     text_append_string(text, "}");
 }
 
+static void write_memory(struct text *text, const struct state_memory *memory)
+{
+    text_append_string(text, "{\"path\":");
+    json_bytes_write(text, memory->path);
+    write_string(text, "compression", memory_compression_name(memory->compression));
+    write_identity(text, "identity", &memory->identity);
+    text_append_string(text, "}");
+}
+
 static void write_snapshot(struct text *text, const struct state_snapshot *snapshot, bool is_administered)
 {
     text_printf(text, "\n  {\"serial\":%" PRIu64 ",\"name\":", snapshot->serial);
@@ -102,6 +111,14 @@ static void write_snapshot(struct text *text, const struct state_snapshot *snaps
                     snapshot_state_name(snapshot->state), consistency_name(snapshot->consistency));
         text_append_string(text, snapshot->is_protected ? ",\"protected\":true" : "");
         write_string(text, "description", snapshot->description);
+        if (snapshot->memory.path) {
+            text_append_string(text, ",\n   \"memory\":");
+            write_memory(text, &snapshot->memory);
+        }
+        if (snapshot->launch) {
+            text_append_string(text, ",\n   ");
+            write_paths(text, "launch", snapshot->launch);
+        }
     }
     text_append_string(text, ",\"frozen\":");
     write_frozen_list(text, snapshot->frozen, snapshot->frozen_count);
@@ -151,6 +168,12 @@ static void write_administration(struct text *text, const struct state_domain *s
     write_paths(text, "reused", state->reused);
     text_append_string(text, ",");
     write_paths(text, "touched", state->touched);
+    text_append_string(text, state->unneeded_count ? ",\"unneeded\":[" : "");
+    for (size_t i = 0; i < state->unneeded_count; i++) {
+        text_append_string(text, i ? "," : "");
+        write_memory(text, &state->unneeded[i]);
+    }
+    text_append_string(text, state->unneeded_count ? "]" : "");
     write_string(text, "defaults", state->defaults);
     text_append_string(text, ",\"hidden\":");
     write_frozen_list(text, state->hidden, state->hidden_count);
@@ -286,44 +309,29 @@ static const char *consistency_word(unsigned word)
     return consistency_name((enum consistency)word);
 }
 
-static void read_snapshot(struct json_fields *fields, struct json_object *from, bool is_administered,
-                          struct state_snapshot *snapshot)
+static const char *compression_word(unsigned word)
 {
-    snapshot->serial = json_fields_number(fields, from, "serial", SERIAL_MAX);
-    snapshot->name = name_member(fields, from, "name");
-    snapshot->frozen = read_frozen_list(fields, from, "frozen", &snapshot->frozen_count);
-    if (!is_administered || fields->failed)
-        return;
-    snapshot->parent = json_fields_number(fields, from, "parent", SERIAL_MAX);
-    struct json_object *seconds = json_fields_member(fields, from, "created_sec", json_type_int);
-    snapshot->created_sec = seconds ? json_object_get_int64(seconds) : 0;
-    snapshot->created_nsec = (uint32_t)json_fields_number(fields, from, "created_nsec", 999999999);
-    snapshot->state = read_word(fields, from, "state", state_word, SNAPSHOT_STATE_SHUTOFF + 1);
-    snapshot->consistency =
-        read_word(fields, from, "consistency", consistency_word, CONSISTENCY_CHECKPOINT + 1);
-    struct json_object *value;
-    snapshot->is_protected =
-        json_object_object_get_ex(from, "protected", &value) && json_object_get_boolean(value);
-    snapshot->description = optional_string(fields, from, "description");
+    return memory_compression_name((enum memory_compression)word);
 }
 
-static void read_disks(struct json_fields *fields, struct json_object *from, struct state_domain *state)
+static void read_memory(struct json_fields *fields, struct json_object *from, struct state_memory *memory)
+{
+    if (!from || !json_object_is_type(from, json_type_object)) {
+        json_fields_refuse(fields, "memory", "is no object");
+        return;
+    }
+    memory->path = json_fields_string_member(fields, from, "path");
+    memory->compression = read_word(fields, from, "compression", compression_word, COMPRESS_ZSTD + 1);
+    memory->identity = identity_member(fields, from, "identity");
+}
+
+static void read_unneeded(struct json_fields *fields, struct json_object *from, struct state_domain *state)
 {
     struct json_object *list;
-    bool used[DOMAIN_DISKS_MAX] = {false};
-    state->disks =
-        json_fields_array_member(fields, from, "disks", sizeof *state->disks, &list, &state->disk_count);
-    for (size_t i = 0; i < state->disk_count; i++) {
-        struct json_object *disk = json_object_array_get_idx(list, i);
-        state->disks[i].position =
-            (unsigned)json_fields_number(fields, disk, "position", DOMAIN_DISKS_MAX - 1);
-        state->disks[i].target = name_member(fields, disk, "target");
-        state->disks[i].active = optional_string(fields, disk, "active");
-        state->disks[i].original = optional_string(fields, disk, "original");
-        if (!fields->failed && used[state->disks[i].position])
-            json_fields_refuse(fields, "position", "is given to two disks");
-        used[state->disks[i].position] = true;
-    }
+    state->unneeded = json_fields_array_member(fields, from, "unneeded", sizeof *state->unneeded, &list,
+                                               &state->unneeded_count);
+    for (size_t i = 0; i < state->unneeded_count; i++)
+        read_memory(fields, json_object_array_get_idx(list, i), &state->unneeded[i]);
 }
 
 /* A NULL-terminated list of strings; NULL where it is empty. */
@@ -344,6 +352,50 @@ static char **read_paths(struct json_fields *fields, struct json_object *from, c
     for (size_t i = 0; i < count && !fields->failed; i++)
         grown[i] = json_fields_string(fields, json_object_array_get_idx(list, i), key);
     return grown;
+}
+
+static void read_snapshot(struct json_fields *fields, struct json_object *from, bool is_administered,
+                          struct state_snapshot *snapshot)
+{
+    snapshot->serial = json_fields_number(fields, from, "serial", SERIAL_MAX);
+    snapshot->name = name_member(fields, from, "name");
+    snapshot->frozen = read_frozen_list(fields, from, "frozen", &snapshot->frozen_count);
+    if (!is_administered || fields->failed)
+        return;
+    snapshot->parent = json_fields_number(fields, from, "parent", SERIAL_MAX);
+    struct json_object *seconds = json_fields_member(fields, from, "created_sec", json_type_int);
+    snapshot->created_sec = seconds ? json_object_get_int64(seconds) : 0;
+    snapshot->created_nsec = (uint32_t)json_fields_number(fields, from, "created_nsec", 999999999);
+    snapshot->state = read_word(fields, from, "state", state_word, SNAPSHOT_STATE_SHUTOFF + 1);
+    snapshot->consistency =
+        read_word(fields, from, "consistency", consistency_word, CONSISTENCY_CHECKPOINT + 1);
+    struct json_object *value;
+    snapshot->is_protected =
+        json_object_object_get_ex(from, "protected", &value) && json_object_get_boolean(value);
+    snapshot->description = optional_string(fields, from, "description");
+    if (!fields->failed && json_object_object_get_ex(from, "memory", &value))
+        read_memory(fields, value, &snapshot->memory);
+    if (!fields->failed && json_object_object_get_ex(from, "launch", NULL))
+        snapshot->launch = read_paths(fields, from, "launch");
+}
+
+static void read_disks(struct json_fields *fields, struct json_object *from, struct state_domain *state)
+{
+    struct json_object *list;
+    bool used[DOMAIN_DISKS_MAX] = {false};
+    state->disks =
+        json_fields_array_member(fields, from, "disks", sizeof *state->disks, &list, &state->disk_count);
+    for (size_t i = 0; i < state->disk_count; i++) {
+        struct json_object *disk = json_object_array_get_idx(list, i);
+        state->disks[i].position =
+            (unsigned)json_fields_number(fields, disk, "position", DOMAIN_DISKS_MAX - 1);
+        state->disks[i].target = name_member(fields, disk, "target");
+        state->disks[i].active = optional_string(fields, disk, "active");
+        state->disks[i].original = optional_string(fields, disk, "original");
+        if (!fields->failed && used[state->disks[i].position])
+            json_fields_refuse(fields, "position", "is given to two disks");
+        used[state->disks[i].position] = true;
+    }
 }
 
 static bool flag(struct json_object *from, const char *key)
@@ -389,6 +441,8 @@ static void read_administration(struct json_fields *fields, struct json_object *
     state->made = read_paths(fields, told, "made");
     state->reused = read_paths(fields, told, "reused");
     state->touched = read_paths(fields, told, "touched");
+    if (!fields->failed && json_object_object_get_ex(told, "unneeded", NULL))
+        read_unneeded(fields, told, state);
     state->hidden = read_frozen_list(fields, told, "hidden", &state->hidden_count);
     state->defaults = optional_string(fields, told, "defaults");
     if (!fields->failed && json_object_object_get_ex(told, "raw", NULL))

@@ -51,6 +51,13 @@ struct state_frozen {
                              domain's (external only) */
 };
 
+/* Memory that was saved to a file. */
+struct state_memory {
+    char *path; /* as in state_frozen; NULL: none */
+    enum memory_compression compression;
+    struct file_identity identity; /* as it was saved */
+};
+
 struct state_snapshot {
     uint64_t serial;
     char *name;
@@ -65,6 +72,8 @@ struct state_snapshot {
     enum consistency consistency;
     bool is_protected;
     char *description; /* NULL: none */
+    struct state_memory memory;
+    char **launch; /* the definition's when memory was saved; NULL-terminated; NULL: not known */
 };
 
 struct state_disk {
@@ -122,6 +131,8 @@ struct state_domain {
     char **reused;  /* overlays of the user's that were used as they are; likewise */
     char **touched; /* frozen layers that vmsnapfs is writing to: they need not be as they were frozen;
                        likewise */
+    struct state_memory *unneeded; /* memory that no snapshot has any more: the files are to be removed */
+    size_t unneeded_count;
     char *defaults; /* what a bare mkdir does, as a person wrote it; NULL: as shipped */
     char **raw;     /* those of `made` and `reused` that are raw, and not qcow2; likewise */
     char **left;    /* files that disks began with, and were moved away from: internal snapshots may still be taken
@@ -139,6 +150,12 @@ int state_domain_copy(const struct state_domain *from, struct state_domain **cop
 int state_snapshot_copy(const struct state_snapshot *from, struct state_snapshot *copy);
 int state_frozen_copy(const struct state_frozen *from, struct state_frozen *copy);
 
+/* Adds it to what is `unneeded`, if it is not there; the memory is copied. -ENOMEM. */
+int state_add_unneeded(struct state_domain *state, const struct state_memory *memory);
+
+/* Takes the one at `index` out of what is `unneeded`. */
+void state_remove_unneeded(struct state_domain *state, size_t index);
+
 /* NULL if there is none. */
 struct state_mirror *state_find_mirror(const struct state_domain *state, unsigned position);
 
@@ -154,7 +171,8 @@ struct state_disk *state_find_disk(const struct state_domain *state, unsigned po
 bool state_paths_have(char *const *paths, const char *path);
 int state_paths_add(char ***paths, const char *path);
 void state_paths_remove(char **paths, const char *path);
-void state_paths_free(char ***paths); /* for a variable of that type; NULL in it is fine */
+int state_paths_copy(char *const *from, char ***copy); /* -ENOMEM; the copy is never NULL */
+void state_paths_free(char ***paths);                  /* for a variable of that type; NULL in it is fine */
 
 /*
  * Opens the store in the directory `source` (absolute), making it if it is not there and `read_only` is

@@ -370,7 +370,7 @@ def test_mirror_of_a_snapshot():
         mount.check()
         other = os.path.join(mount.elsewhere, "other")
         mount.take(f"two disk-only paused disk=vda:external disk=vdb:internal mirror=vda:{other}")
-        equal(state(mount), "paused")
+        wait_state(mount, "paused")
         wait_ready(mount)
         power(mount, "resume")
         mount.guest_writes(95)

@@ -31,6 +31,10 @@ static void administer(struct state_domain *state)
     assert_int_equal(state_paths_add(&state->made, "web1.up\"grade"), 0);
     assert_int_equal(state_paths_add(&state->made, "bytes\xfe"), 0);
     assert_int_equal(state_paths_add(&state->touched, "b"), 0);
+    struct state_memory old = {copy("web1.old.mem"), COMPRESS_GZIP, {5, 4, 3, 2, 1}};
+    assert_int_equal(state_add_unneeded(state, &old), 0);
+    assert_int_equal(state_add_unneeded(state, &old), 0);
+    free(old.path);
     assert_int_equal(state_paths_add(&state->reused, "/elsewhere/c"), 0);
     state->hidden_count = 1;
     state->hidden = calloc(1, sizeof *state->hidden);
@@ -75,6 +79,11 @@ static struct state_domain *make_state(uint64_t serial, const char *name, size_t
         snapshot->consistency = CONSISTENCY_QUIESCED;
         snapshot->is_protected = i % 2;
         snapshot->description = i % 2 ? copy("two\nlines") : NULL;
+        if (i % 2) {
+            snapshot->memory = (struct state_memory){copy("web1.\xffs.mem"), COMPRESS_ZSTD, {1, 2, 3, -4, 5}};
+            assert_int_equal(state_paths_add(&snapshot->launch, "qemu-system-x86_64"), 0);
+            assert_int_equal(state_paths_add(&snapshot->launch, "-S"), 0);
+        }
         snapshot->frozen_count = 2;
         snapshot->frozen = calloc(2, sizeof *snapshot->frozen);
         snapshot->frozen[0] = (struct state_frozen){
