@@ -186,8 +186,8 @@ static bool may_be_started_from(const struct domain *domain, const struct disk *
     return !domain->is_guessed || !domain->may_switch_files || strcmp(disk->active->path, disk->source) == 0;
 }
 
-static void render_disk_command(const struct content_source *source, const struct place *place, unsigned entry,
-                                struct text *text)
+static void render_disk_command(const struct content_source *source, const struct place *place,
+                                unsigned entry, struct text *text)
 {
     const struct disk *disk = place->disk;
     if (entry == DISK_COPY)
@@ -197,14 +197,18 @@ static void render_disk_command(const struct content_source *source, const struc
             "\n"
             "    PATH [shallow | base=PATH] [raw | format=raw|qcow2] [reuse] [bandwidth=BYTES[K|M|G]]\n"
             "\n"
-            "shallow copies the top layer alone, and the copy lies on what that lies on; reuse takes a file that\n"
+            "shallow copies the top layer alone, and the copy lies on what that lies on; reuse takes a file "
+            "that\n"
             "is there. It goes on until something is written to pivot or abort, or the domain ends.\n");
     else if (entry == DISK_PIVOT)
-        text_append_string(text, "Write 1 to have the domain go on in the copy of this disk, once that is in step.\n");
+        text_append_string(
+            text, "Write 1 to have the domain go on in the copy of this disk, once that is in step.\n");
     else
-        text_append_string(text, "Write 1 to let go of the copy of this disk: in step, it holds what the disk holds at "
-                                 "that instant;\nelse it is removed.\n");
-    text_append_string(text, disk->mirror ? "\nThe disk is being copied to " : "\nThe disk is not being copied.\n");
+        text_append_string(
+            text, "Write 1 to let go of the copy of this disk: in step, it holds what the disk holds at "
+                  "that instant;\nelse it is removed.\n");
+    text_append_string(text,
+                       disk->mirror ? "\nThe disk is being copied to " : "\nThe disk is not being copied.\n");
     if (disk->mirror)
         text_printf(text, "%s\n", disk->mirror);
     render_last_result(source, place, text);

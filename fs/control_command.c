@@ -96,7 +96,7 @@ int control_command_parse(const struct place *place, const char *bytes, size_t l
     bool of_disk = node_is_disk_file(place->node.kind);
     if (of_disk)
         parsed.disk = place->disk->position;
-    int rc = of_disk           ? parse_for_disk(place->node.kind - NODE_DISK_FILE, bytes, length, &parsed, err)
+    int rc = of_disk ? parse_for_disk(place->node.kind - NODE_DISK_FILE, bytes, length, &parsed, err)
              : place->snapshot ? parse_for_snapshot(place->node.position, bytes, length, &parsed, err)
                                : parse_for_domain(place->node.position, bytes, length, &parsed, err);
     if (rc == 0)

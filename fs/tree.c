@@ -539,7 +539,8 @@ void tree_control_path(const struct place *place, struct text *text)
         return;
     }
     if (node_is_disk_file(place->node.kind)) {
-        const struct fixed_entry *of_disk = fixed_by_position(disk_entries, place->node.kind - NODE_DISK_FILE);
+        const struct fixed_entry *of_disk =
+            fixed_by_position(disk_entries, place->node.kind - NODE_DISK_FILE);
         text_printf(text, "disks/%s/%s", place->disk->target, of_disk ? of_disk->name : "?");
         return;
     }

@@ -126,8 +126,7 @@ static int reused_paths(const struct request *request, char ***paths)
     int r = 0;
     for (size_t i = 0; request->kind == REQUEST_CREATE && request->create.reuse_external && r == 0 &&
                        i < request->create.disk_count;
-         i++)
-    {
+         i++) {
         const struct create_disk *disk = &request->create.disks[i];
         if (disk->path)
             r = state_paths_add(paths, disk->path);

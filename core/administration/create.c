@@ -123,15 +123,17 @@ static int choose(struct creation *creation, struct error *err)
         if (creation->choice.disks[i].kind != DISK_NO)
             r = mirror_refuse(domain, &domain->disks[i], err);
         if (r == 0 && creation->choice.disks[i].mirror && !is_active)
-            r = error_set(err, EOPNOTSUPP,
-                          "disk %s can't be mirrored: a mirror follows what a running domain writes, and this one "
-                          "is not running",
-                          domain->disks[i].target);
+            r = error_set(
+                err, EOPNOTSUPP,
+                "disk %s can't be mirrored: a mirror follows what a running domain writes, and this one "
+                "is not running",
+                domain->disks[i].target);
         if (r == 0 && creation->choice.disks[i].mirror && creation->choice.memory != MEMORY_NO)
-            r = error_set(err, EOPNOTSUPP,
-                          "disk %s can't be mirrored by a snapshot that saves memory: QEMU lets go of its disks for "
-                          "a moment then; add disk-only, or write to disks/%s/copy afterwards",
-                          domain->disks[i].target, domain->disks[i].target);
+            r = error_set(
+                err, EOPNOTSUPP,
+                "disk %s can't be mirrored by a snapshot that saves memory: QEMU lets go of its disks for "
+                "a moment then; add disk-only, or write to disks/%s/copy afterwards",
+                domain->disks[i].target, domain->disks[i].target);
     }
     return r;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Mirrors of the new overlays of a snapshot: second overlays on what is frozen, into which its QEMU writes what it
- * writes into the first ones. QEMU takes no mirror into a transaction, so the guest stands still from before the
- * snapshot until they have begun.
+ * Mirrors of the new overlays of a snapshot: second overlays on what is frozen, into which its QEMU writes
+ * what it writes into the first ones. QEMU takes no mirror into a transaction, so the guest stands still from
+ * before the snapshot until they have begun.
  *
  * The state that is to come tells of them, as of copies (mirror.h), and so does the journal, as long as the
  * snapshot has not happened. Once it has, a mirror that can't be started is no reason for it to fail.
@@ -36,7 +36,8 @@ static char *path_of(const struct overlay *overlay)
     return asprintf(&path, "%s/%s", overlay->directory_path, overlay->final) < 0 ? NULL : path;
 }
 
-int creation_add_mirror(struct creation *creation, const struct disk *disk, const char *path, struct error *err)
+int creation_add_mirror(struct creation *creation, const struct disk *disk, const char *path,
+                        struct error *err)
 {
     struct overlays *mirrors = &creation->mirrors;
     const struct overlay_place place = {.path = path,
@@ -47,7 +48,8 @@ int creation_add_mirror(struct creation *creation, const struct disk *disk, cons
     mirrors->first = creation->change.domain->disk_count; /* the overlays have those before */
     int r = overlays_add(mirrors, &creation->change, disk->active, disk->position, 0, &place, err);
     const struct overlay *made = &mirrors->list[mirrors->count ? mirrors->count - 1 : 0];
-    return r < 0 || !made->is_reused ? r : mirror_check_stranger(&creation->change, path, made->reused_fd, err);
+    return r < 0 || !made->is_reused ? r
+                                     : mirror_check_stranger(&creation->change, path, made->reused_fd, err);
 }
 
 int creation_make_mirrors(struct creation *creation, struct error *err)
@@ -62,8 +64,8 @@ int creation_note_mirrors(struct creation *creation, struct error *err)
     overlays_note(&creation->mirrors, &creation->undo);
     for (size_t i = 0; i < creation->mirrors.count; i++) {
         struct state_mirror mirror;
-        int r = mirror_describe(change, &creation->mirrors, &creation->mirrors.list[i], IMAGE_FORMAT_QCOW2, &mirror,
-                                err);
+        int r = mirror_describe(change, &creation->mirrors, &creation->mirrors.list[i], IMAGE_FORMAT_QCOW2,
+                                &mirror, err);
         if (r < 0)
             return r;
         mirror.resumes = resumes;
@@ -127,8 +129,8 @@ void creation_show_mirrors(struct creation *creation)
     for (size_t i = 0; i < creation->mirrors.count; i++) {
         const struct overlay *overlay = &creation->mirrors.list[i];
         cleanup_free char *path = path_of(overlay);
-        mirrors_note(change->administration->mirrors, change->serial, disk_of(creation, overlay), path ? path : "",
-                     change->operation);
+        mirrors_note(change->administration->mirrors, change->serial, disk_of(creation, overlay),
+                     path ? path : "", change->operation);
     }
     if (creation->mirrors.count)
         mirrors_wake(change->administration->mirrors);

@@ -33,7 +33,8 @@ int creation_note(struct creation *creation, struct error *err);
 /* ---- Mirrors of new overlays (create_mirrors.c) ---- */
 
 /* Plans one for `disk`, at `path`. Errors: as overlays_add and mirror_check_stranger. */
-int creation_add_mirror(struct creation *creation, const struct disk *disk, const char *path, struct error *err);
+int creation_add_mirror(struct creation *creation, const struct disk *disk, const char *path,
+                        struct error *err);
 
 /* Makes their files; notes them, what is to be undone, and what the state is to know. */
 int creation_make_mirrors(struct creation *creation, struct error *err);
@@ -48,8 +49,8 @@ static inline bool creation_stands_still(const struct creation *creation)
     return creation->mirrors.count > 0 && creation->running.state == RUN_STATE_RUNNING;
 }
 
-/* Starts them, while the guest stands still. What fails is told, and changes nothing of the snapshot. `node` gives
- * the node of the new overlay of a disk. */
+/* Starts them, while the guest stands still. What fails is told, and changes nothing of the snapshot. `node`
+ * gives the node of the new overlay of a disk. */
 typedef void creation_overlay_node(const struct creation *creation, unsigned disk, char name[32]);
 void creation_start_mirrors(struct creation *creation, creation_overlay_node *node);
 

@@ -54,8 +54,8 @@ struct administration {
 /* Has the work been cancelled, or does the program end? */
 bool work_is_cancelled(const struct administration *administration, const struct work *work);
 
-/* What failed is kept for a while, so that a person who looks into jobs/ sees why. Takes the work over; with the
- * lock held. */
+/* What failed is kept for a while, so that a person who looks into jobs/ sees why. Takes the work over; with
+ * the lock held. */
 void administration_keep_locked(struct administration *administration, struct work *work);
 
 /* For qmp_job_watch and its like: `opaque` is a struct work_watch. False: give up. */

@@ -94,9 +94,10 @@ int mirror_refuse(const struct domain *domain, const struct disk *disk, struct e
     for (size_t i = 0; i < domain->disk_count; i++) {
         const struct disk *one = &domain->disks[i];
         if (one->mirror && (!disk || disk->position == one->position))
-            return error_set(err, EBUSY,
-                             "disk %s is being copied to %s; write 1 to disks/%s/pivot or disks/%s/abort first",
-                             one->target, one->mirror, one->target, one->target);
+            return error_set(
+                err, EBUSY,
+                "disk %s is being copied to %s; write 1 to disks/%s/pivot or disks/%s/abort first",
+                one->target, one->mirror, one->target, one->target);
     }
     return 0;
 }
@@ -201,8 +202,8 @@ int mirror_drop(struct mirroring *mirroring, unsigned position, const char *why,
     r = forget(mirroring, position, err);
     if (r < 0)
         return r;
-    administration_event(change->administration, change->serial, "the copy %s is dropped: %s", path ? path : "",
-                         why);
+    administration_event(change->administration, change->serial, "the copy %s is dropped: %s",
+                         path ? path : "", why);
     mirrors_over(change->administration->mirrors, change->serial, operation, position, why);
     return 0;
 }
@@ -222,7 +223,8 @@ int mirror_keep(struct mirroring *mirroring, unsigned position, struct error *er
     int r = forget(mirroring, position, err);
     if (r < 0)
         return r;
-    administration_event(change->administration, change->serial, "the copy %s holds its disk as of now", path);
+    administration_event(change->administration, change->serial, "the copy %s holds its disk as of now",
+                         path);
     mirrors_over(change->administration->mirrors, change->serial, operation, position, NULL);
     return 0;
 }

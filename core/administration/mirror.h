@@ -53,9 +53,9 @@ char *mirror_path(const struct change *change, const struct state_mirror *mirror
 int mirror_refuse(const struct domain *domain, const struct disk *disk, struct error *err);
 
 /*
- * Opens the file of a copy in the QEMU, and starts its job. `device` is the node that is copied; `backing` what
- * the copy lies on, NULL: nothing. `bandwidth` in bytes a second, 0: any. Errors, after which there is neither
- * node nor job, unless the QEMU died: as qmp_command.
+ * Opens the file of a copy in the QEMU, and starts its job. `device` is the node that is copied; `backing`
+ * what the copy lies on, NULL: nothing. `bandwidth` in bytes a second, 0: any. Errors, after which there is
+ * neither node nor job, unless the QEMU died: as qmp_command.
  */
 int mirror_start(const struct block_engine *engine, const struct state_mirror *mirror, const char *path,
                  const char *device, const char *backing, uint64_t bandwidth, struct error *err);
@@ -68,8 +68,8 @@ int mirror_has_moved(const struct running *running, const struct state_mirror *m
 int mirror_resume(const struct running *running, struct error *err);
 
 /*
- * Ends the job if there is one, unlinks the copy if we made it, and forgets it. `why` is for people. Errors: as
- * block_mirror_drop, mirror_save: then it is still known.
+ * Ends the job if there is one, unlinks the copy if we made it, and forgets it. `why` is for people. Errors:
+ * as block_mirror_drop, mirror_save: then it is still known.
  */
 int mirror_drop(struct mirroring *mirroring, unsigned position, const char *why, struct error *err);
 

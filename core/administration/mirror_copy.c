@@ -49,20 +49,22 @@ static int find_base(const struct disk *disk, const struct copy_command *command
     }
     for (const struct layer *layer = below; layer; layer = layer->backing)
         if (strcmp(layer->path, command->base) == 0)
-            return error_set(err, EOPNOTSUPP,
-                             "QEMU copies the top layer or everything, and nothing between: base=%s, or no base",
-                             below->path);
-    return error_set(err, EINVAL, "disk %s does not lie on %s; its layers are in disks/%s/layers", disk->target,
-                     command->base, disk->target);
+            return error_set(
+                err, EOPNOTSUPP,
+                "QEMU copies the top layer or everything, and nothing between: base=%s, or no base",
+                below->path);
+    return error_set(err, EINVAL, "disk %s does not lie on %s; its layers are in disks/%s/layers",
+                     disk->target, command->base, disk->target);
 }
 
-static int find_format(const struct change *change, const struct disk *disk, const struct copy_command *command,
-                       const struct layer *base, enum image_format *format, struct error *err)
+static int find_format(const struct change *change, const struct disk *disk,
+                       const struct copy_command *command, const struct layer *base,
+                       enum image_format *format, struct error *err)
 {
     enum image_format found = command->format ? command->format : disk->active->format;
     if (found != IMAGE_FORMAT_RAW && found != IMAGE_FORMAT_QCOW2)
-        return error_set(err, EINVAL, "a copy of disk %s can't be %s as it is; add format=qcow2 or raw", disk->target,
-                         image_format_name(found));
+        return error_set(err, EINVAL, "a copy of disk %s can't be %s as it is; add format=qcow2 or raw",
+                         disk->target, image_format_name(found));
     if (base && found == IMAGE_FORMAT_RAW)
         return error_set(err, EINVAL, "a raw file lies on no other: copy everything, or into qcow2");
     /* Other files in the source are looked at as what they seem to be, and a guest writes what it likes. */
@@ -81,10 +83,11 @@ static int check_disk(const struct copying *copying, const struct disk *disk, st
     if (r < 0)
         return r;
     if (!running_is_active(&copying->mirroring.running))
-        return error_set(err, EOPNOTSUPP,
-                         "%s is not running, and only a running domain has its disks copied like this: take a "
-                         "snapshot, and write NAME full to its clone",
-                         domain->name);
+        return error_set(
+            err, EOPNOTSUPP,
+            "%s is not running, and only a running domain has its disks copied like this: take a "
+            "snapshot, and write NAME full to its clone",
+            domain->name);
     if (!disk->active)
         return error_set(err, EIO, "the image of disk %s can't be read: %s", disk->target,
                          domain->problem ? domain->problem : disk->source);
@@ -93,8 +96,8 @@ static int check_disk(const struct copying *copying, const struct disk *disk, st
 
 /* ---- Its file ---- */
 
-/* A file that is there may be of some domain. An image that nobody ever took a snapshot of, or put anything on,
- * is what one makes to copy into. */
+/* A file that is there may be of some domain. An image that nobody ever took a snapshot of, or put anything
+ * on, is what one makes to copy into. */
 int mirror_check_stranger(const struct change *change, const char *path, int fd, struct error *err)
 {
     struct stat stat;
@@ -107,8 +110,10 @@ int mirror_check_stranger(const struct change *change, const char *path, int fd,
         bool is_blank = !domain->definition && !domain->is_administered && domain->snapshot_count == 0;
         for (size_t j = 0; r == 0 && !is_blank && j < domain->layer_count; j++) {
             const struct layer *layer = domain->layers[j];
-            if (!layer->remote && layer->identity.device == stat.st_dev && layer->identity.inode == stat.st_ino)
-                r = error_set(err, EPERM, "%s can't be written over: it is an image of %s", path, domain->name);
+            if (!layer->remote && layer->identity.device == stat.st_dev &&
+                layer->identity.inode == stat.st_ino)
+                r = error_set(err, EPERM, "%s can't be written over: it is an image of %s", path,
+                              domain->name);
         }
         for (size_t j = 0; r == 0 && j < domain->disk_count; j++)
             if (domain->disks[j].mirror && strcmp(domain->disks[j].mirror, path) == 0)
@@ -145,8 +150,9 @@ static int make_file(struct copying *copying, const struct disk *disk, const str
     if (r < 0)
         return r;
     const struct overlay *file = &copying->files.list[0];
-    r = file->is_reused ? mirror_check_stranger(change, command->path, file->reused_fd, err)
-                        : room_for_bytes(file->directory, file->directory_path, taken(change, disk, base), err);
+    r = file->is_reused
+            ? mirror_check_stranger(change, command->path, file->reused_fd, err)
+            : room_for_bytes(file->directory, file->directory_path, taken(change, disk, base), err);
     return r < 0 ? r : overlays_make(&copying->files, err);
 }
 
@@ -205,7 +211,8 @@ static int find_backing_node(const struct copying *copying, const struct layer *
     if (r == 0 && fstat(fd, &stat) < 0)
         r = error_set(err, errno, "%s: %m", base->path);
     return r < 0 ? r
-                 : mirror_find_backing(&copying->mirroring.running.engine, &stat, base->format, depth, node, err);
+                 : mirror_find_backing(&copying->mirroring.running.engine, &stat, base->format, depth, node,
+                                       err);
 }
 
 static int begin(struct copying *copying, const struct disk *disk, const struct copy_command *command,
@@ -235,11 +242,12 @@ static int begin(struct copying *copying, const struct disk *disk, const struct 
     const struct state_mirror *mirror = state_find_mirror(mirroring->change.state, disk->position);
     r = overlays_publish(&copying->files, err);
     if (r == 0)
-        r = mirror_start(&mirroring->running.engine, mirror, command->path, running_node(&mirroring->running, disk->target),
-                         backing, command->bandwidth, err);
+        r = mirror_start(&mirroring->running.engine, mirror, command->path,
+                         running_node(&mirroring->running, disk->target), backing, command->bandwidth, err);
     crash_point("mirror-started");
     struct error why;
-    if (r < 0 && mirror_drop(mirroring, disk->position, err ? err->text : "it could not be started", &why) < 0)
+    if (r < 0 &&
+        mirror_drop(mirroring, disk->position, err ? err->text : "it could not be started", &why) < 0)
         log_error("%s: the copy can't be dropped yet: %s", mirroring->change.domain->name, why.text);
     return r;
 }

@@ -5,8 +5,8 @@
 #include "administration/mirror.h"
 #include "administration/overlays.h"
 
-/* May the file that is there at `path`, open as `fd`, be written over? Errors: EPERM for the image of a domain;
- * EBUSY where somebody has it open. */
+/* May the file that is there at `path`, open as `fd`, be written over? Errors: EPERM for the image of a
+ * domain; EBUSY where somebody has it open. */
 int mirror_check_stranger(const struct change *change, const char *path, int fd, struct error *err);
 
 /* What the state is to know of the copy in that file; the caller frees its path. */

@@ -51,7 +51,8 @@ int carry_out_abort(struct administration *administration, struct work *work, st
     if (r < 0)
         return r;
     if (mirror->phase != MIRROR_COPIES || !running_is_active(&mirroring.running))
-        return error_set(err, EBUSY, "what was begun with the copy has to be settled first; that is under way");
+        return error_set(err, EBUSY,
+                         "what was begun with the copy has to be settled first; that is under way");
     mirror_name(mirror->operation, position, &names);
     r = qmp_job_look(mirroring.running.qmp, names.job, mirroring.running.engine.timeout_ms, &report, err);
     if (r < 0 && r != -ENOENT)

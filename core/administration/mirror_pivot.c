@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * Having a running domain go on in a copy of its disk; see mirror.h. The guest stands still for as long as it
- * takes to move and to save the state. So until the state is saved both files hold the same, and what QEMU had
- * not flushed is no more than what a guest loses whose plug is pulled.
+ * takes to move and to save the state. So until the state is saved both files hold the same, and what QEMU
+ * had not flushed is no more than what a guest loses whose plug is pulled.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -41,7 +41,8 @@ static void close_old(const struct mirroring *mirroring, const struct disk *disk
 
 /*
  * A whole copy is where the disk begins from now on, as the file was that the definition names: who moved the
- * disk there does not want it copied back. A shallow one takes only the place of the layer that it is a copy of.
+ * disk there does not want it copied back. A shallow one takes only the place of the layer that it is a copy
+ * of.
  */
 static int move_home(struct change *change, const struct state_mirror *mirror, const char *old)
 {
@@ -142,16 +143,17 @@ int mirror_end_pivot(struct mirroring *mirroring, unsigned position, struct erro
 
 /* ---- The request ---- */
 
-static int check(const struct mirroring *mirroring, const struct disk *disk, const struct state_mirror *mirror,
-                 const char *job, struct error *err)
+static int check(const struct mirroring *mirroring, const struct disk *disk,
+                 const struct state_mirror *mirror, const char *job, struct error *err)
 {
     const struct running *running = &mirroring->running;
     struct qmp_job_report report;
     if (!mirroring->change.domain->may_switch_files)
-        return error_set(err, EPERM,
-                         "%s can't go on in another file: whoever starts it must learn which file that is; a "
-                         "definition with launch, or with \"follows\": true, says so. disks/%s/abort keeps the copy",
-                         mirroring->change.domain->name, disk->target);
+        return error_set(
+            err, EPERM,
+            "%s can't go on in another file: whoever starts it must learn which file that is; a "
+            "definition with launch, or with \"follows\": true, says so. disks/%s/abort keeps the copy",
+            mirroring->change.domain->name, disk->target);
     if (!running_is_active(running))
         return error_set(err, EBUSY, "the domain has just ended, and the copy with it");
     if (mirror->phase != MIRROR_COPIES)
@@ -161,9 +163,10 @@ static int check(const struct mirroring *mirroring, const struct disk *disk, con
     if (r == -ENOENT || (r == 0 && report.is_over))
         return error_set(err, EBUSY, "the copying of disk %s has just ended", disk->target);
     if (r == 0 && !report.is_ready)
-        return error_set(err, EBUSY,
-                         "the copy of disk %s is not in step yet: %llu of %llu bytes are; wait until its job is ready",
-                         disk->target, (unsigned long long)report.current, (unsigned long long)report.total);
+        return error_set(
+            err, EBUSY,
+            "the copy of disk %s is not in step yet: %llu of %llu bytes are; wait until its job is ready",
+            disk->target, (unsigned long long)report.current, (unsigned long long)report.total);
     return r;
 }
 
@@ -232,7 +235,8 @@ int carry_out_pivot(struct administration *administration, struct work *work, st
         mirrors_wake(administration->mirrors);
         return r;
     }
-    cleanup_free char *path = mirror_path(&mirroring.change, state_find_mirror(mirroring.change.state, position));
+    cleanup_free char *path =
+        mirror_path(&mirroring.change, state_find_mirror(mirroring.change.state, position));
     if (mirror_end_pivot(&mirroring, position, &ignored) < 0) {
         log_warning("%s: %s", mirroring.change.domain->name, ignored.text);
         mirrors_wake(administration->mirrors);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* What has become of copies: after a crash, when their QEMU has ended, when their job has failed; see mirror.h. */
+/* What has become of copies: after a crash, when their QEMU has ended, when their job has failed; see
+ * mirror.h. */
 #include <errno.h>
 
 #include "administration/mirror.h"
@@ -8,7 +9,7 @@
 #include "hypervisor/block_mirror.h"
 #include "hypervisor/image_locks.h"
 
-#define MOVE_MS   10000
+#define MOVE_MS    10000
 #define ROUNDS_MAX 1000 /* each ends a copy, or brings it further */
 
 static bool has_mirrors(struct administration *administration, uint64_t domain)
@@ -73,11 +74,13 @@ static int settle_job(struct mirroring *mirroring, struct state_mirror *mirror, 
         if (is_there)
             qmp_job_dismiss(running->qmp, names.job, running->engine.timeout_ms, NULL);
         r = block_flush(&running->engine, names.node, NULL, NULL); /* it may have been closed before */
-        return qmp_is_dead(running->qmp) ? error_set(err, EIO, "its QEMU has ended") : mirror_keep(mirroring, position, err);
+        return qmp_is_dead(running->qmp) ? error_set(err, EIO, "its QEMU has ended")
+                                         : mirror_keep(mirroring, position, err);
     }
     if (mirror->phase == MIRROR_ENDS)
         return mirror_drop(mirroring, position,
-                           report.problem[0] ? report.problem : "it was interrupted on the way to its end", err);
+                           report.problem[0] ? report.problem : "it was interrupted on the way to its end",
+                           err);
     if (is_over)
         return mirror_drop(mirroring, position,
                            report.problem[0] ? report.problem

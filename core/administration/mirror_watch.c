@@ -41,7 +41,8 @@ struct mirrors {
 static struct entry *find_locked(struct mirrors *mirrors, uint64_t domain, uint64_t operation, unsigned disk)
 {
     struct entry *entry = mirrors->entries;
-    while (entry && (entry->work.job.domain != domain || entry->operation != operation || entry->disk != disk))
+    while (entry &&
+           (entry->work.job.domain != domain || entry->operation != operation || entry->disk != disk))
         entry = entry->next;
     return entry;
 }
@@ -85,7 +86,8 @@ uint64_t mirrors_note(struct mirrors *mirrors, uint64_t domain, const struct dis
 }
 
 /* Those that failed are kept for people to look at. */
-void mirrors_over(struct mirrors *mirrors, uint64_t domain, uint64_t operation, unsigned disk, const char *why)
+void mirrors_over(struct mirrors *mirrors, uint64_t domain, uint64_t operation, unsigned disk,
+                  const char *why)
 {
     if (!mirrors)
         return;
@@ -208,7 +210,8 @@ static bool look_at(struct mirrors *mirrors, const struct domain *domain)
         machine_report(machine, &report);
     if (report.contact == MACHINE_OFF) {
         settle = true;
-    } else if (report.contact == MACHINE_CONNECTED && machine_borrow(machine, BORROW_MS, &qmp, NULL, NULL) == 0) {
+    } else if (report.contact == MACHINE_CONNECTED &&
+               machine_borrow(machine, BORROW_MS, &qmp, NULL, NULL) == 0) {
         settle = ask(mirrors, domain, qmp);
         machine_return(machine, qmp);
     }

@@ -23,7 +23,8 @@ uint64_t mirrors_note(struct mirrors *mirrors, uint64_t domain, const struct dis
                       uint64_t operation);
 
 /* The job has come to its end; `why` it failed, for people, or NULL. */
-void mirrors_over(struct mirrors *mirrors, uint64_t domain, uint64_t operation, unsigned disk, const char *why);
+void mirrors_over(struct mirrors *mirrors, uint64_t domain, uint64_t operation, unsigned disk,
+                  const char *why);
 
 /* Has the copy that is job `number` dropped, soon; false: it is none. */
 bool mirrors_cancel(struct mirrors *mirrors, uint64_t number);

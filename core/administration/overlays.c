@@ -48,8 +48,7 @@ static int take_path(struct overlay *overlay, const struct overlay_place *place,
     strcpy(overlay->final, name);
     bool is_there = fstatat(overlay->directory, name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
     if (is_there && !place->reuse)
-        return error_set(err, EEXIST, "%s is there already; %s",
-                         place->path,
+        return error_set(err, EEXIST, "%s is there already; %s", place->path,
                          place->blank ? "reuse uses such a file as it is"
                                       : "reuse-external, or reuse for a copy, uses such a file as it is");
     return 0;
@@ -98,8 +97,9 @@ static int check_blank(const struct overlay *overlay, const char *path, const st
         return error_set(err, EINVAL, "%s can't be reused: its data lie in another file", path);
     return info->size == overlay->size
                ? 0
-               : error_set(err, EINVAL, "%s can't be reused: its disk has %llu bytes, and the one to be copied %llu",
-                           path, (unsigned long long)info->size, (unsigned long long)overlay->size);
+               : error_set(err, EINVAL,
+                           "%s can't be reused: its disk has %llu bytes, and the one to be copied %llu", path,
+                           (unsigned long long)info->size, (unsigned long long)overlay->size);
 }
 
 static int check_blank_raw(const struct overlay *overlay, const char *path, struct error *err)
@@ -109,7 +109,8 @@ static int check_blank_raw(const struct overlay *overlay, const char *path, stru
         return error_set(err, errno, "%s: %m", path);
     return (uint64_t)stat.st_size == overlay->size
                ? 0
-               : error_set(err, EINVAL, "%s can't be reused: it has %llu bytes, and the disk to be copied %llu", path,
+               : error_set(err, EINVAL,
+                           "%s can't be reused: it has %llu bytes, and the disk to be copied %llu", path,
                            (unsigned long long)stat.st_size, (unsigned long long)overlay->size);
 }
 
@@ -134,8 +135,9 @@ static int check_reused(const struct change *change, struct overlay *overlay, co
     if (overlay->blank == IMAGE_FORMAT_QCOW2)
         return check_blank(overlay, path, info, err);
     if (overlay->size && info->size != overlay->size)
-        return error_set(err, EINVAL, "%s can't be reused: its disk has %llu bytes, and the one to be copied %llu",
-                         path, (unsigned long long)info->size, (unsigned long long)overlay->size);
+        return error_set(err, EINVAL,
+                         "%s can't be reused: its disk has %llu bytes, and the one to be copied %llu", path,
+                         (unsigned long long)info->size, (unsigned long long)overlay->size);
     return check_backing(change, overlay, path, info, err);
 }
 
@@ -164,7 +166,7 @@ static int fill(struct overlays *overlays, struct change *change, struct overlay
     return r < 0 || place->aside
                ? r
                : change_add_layer(change, overlay->layer, path_in_store(change_source(change), path),
-                                    !overlay->is_reused, err);
+                                  !overlay->is_reused, err);
 }
 
 int overlays_add(struct overlays *overlays, struct change *change, const struct layer *below, unsigned disk,

@@ -43,7 +43,7 @@ struct overlay_place {
     bool copy;            /* a copy of the content instead of an overlay */
     bool is_written;      /* `below` by the QEMU that runs the domain, which will be told to leave it */
     const struct internal_snapshot *internal; /* with `copy`: of this one */
-    bool aside; /* no layer of the plan: a copy that a QEMU fills (mirror.h). Only with `path` */
+    bool aside;              /* no layer of the plan: a copy that a QEMU fills (mirror.h). Only with `path` */
     enum image_format blank; /* with `aside`: raw or qcow2, and on nothing; UNKNOWN: an overlay on `below` */
     uint64_t size;           /* with `aside`: virtual, bytes */
 };

@@ -40,8 +40,7 @@ static bool same_disk(const struct disk *a, const struct disk *b)
     return a->position == b->position && strcmp(a->target, b->target) == 0 &&
            strcmp(a->source, b->source) == 0 && a->format == b->format && a->snapshot == b->snapshot &&
            a->persistent == b->persistent && same_string(a->mirror, b->mirror) &&
-           a->mirror_operation == b->mirror_operation &&
-           a->mirror_is_unsettled == b->mirror_is_unsettled &&
+           a->mirror_operation == b->mirror_operation && a->mirror_is_unsettled == b->mirror_is_unsettled &&
            same_layer(a->active, b->active);
 }
 

@@ -40,7 +40,8 @@ int mirror_target_open(const struct block_engine *engine, const struct mirror_ta
     qmp_add_string(&node, "discard", "unmap");
     if (target->backing)
         qmp_add_string(&node, "backing", target->backing);
-    else if (node && target->format == IMAGE_FORMAT_QCOW2 && json_object_object_add(node, "backing", NULL) < 0)
+    else if (node && target->format == IMAGE_FORMAT_QCOW2 &&
+             json_object_object_add(node, "backing", NULL) < 0)
         return error_set(err, ENOMEM, "out of memory");
     int rc = add_node(engine, file, err);
     if (rc < 0)
@@ -61,7 +62,8 @@ static bool is_file(const struct block_node *node, const struct stat *wanted)
 {
     struct stat found;
     cleanup_free char *path = running_disk_path(node->filename);
-    return path && stat(path, &found) == 0 && found.st_dev == wanted->st_dev && found.st_ino == wanted->st_ino;
+    return path && stat(path, &found) == 0 && found.st_dev == wanted->st_dev &&
+           found.st_ino == wanted->st_ino;
 }
 
 int mirror_find_backing(const struct block_engine *engine, const struct stat *file, enum image_format format,

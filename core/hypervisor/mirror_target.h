@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The block nodes around a mirror (block_mirror.h) in a running QEMU: what is copied into, which node a guest's
- * disk stands on, and closing what it stood on before.
+ * The block nodes around a mirror (block_mirror.h) in a running QEMU: what is copied into, which node a
+ * guest's disk stands on, and closing what it stood on before.
  *
  * Threads and deadly errors as in block_nodes.h.
  */
@@ -38,7 +38,7 @@ int mirror_find_backing(const struct block_engine *engine, const struct stat *fi
 int mirror_is_disk(const struct block_engine *engine, const char *node, bool *is_disk, struct error *err);
 
 /*
- * Closes the nodes of these files that nothing uses any more, those on top first. What is in use, and what can't
- * be closed, stays.
+ * Closes the nodes of these files that nothing uses any more, those on top first. What is in use, and what
+ * can't be closed, stays.
  */
 void mirror_close_unused(const struct block_engine *engine, const struct stat *files, size_t count);

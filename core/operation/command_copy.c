@@ -12,7 +12,8 @@
 #define cleanup_copy  cleanup(copy_command_done)
 
 #define RIGHT                                                                                                \
-    "PATH [shallow | base=PATH] [raw | format=raw|qcow2] [reuse] [bandwidth=BYTES[K|M|G]], with an absolute " \
+    "PATH [shallow | base=PATH] [raw | format=raw|qcow2] [reuse] [bandwidth=BYTES[K|M|G]], with an "         \
+    "absolute "                                                                                              \
     "path"
 
 void copy_command_done(struct copy_command *command)
@@ -28,10 +29,11 @@ static int read_path(const char *what, const char *path, char **result, struct e
     if (*result)
         return error_set(err, EINVAL, "%s is given twice", what);
     if (*path != '/' || path[length - 1] == '/' || strpbrk(path, "\n\r\t"))
-        return error_set(err, EINVAL, "\"%.100s\" is no absolute path of a file; what can be written is " RIGHT,
-                         path);
+        return error_set(err, EINVAL,
+                         "\"%.100s\" is no absolute path of a file; what can be written is " RIGHT, path);
     if (length >= PATH_MAX)
-        return error_set(err, ENAMETOOLONG, "%s has %zu bytes; at most %d can be", what, length, PATH_MAX - 1);
+        return error_set(err, ENAMETOOLONG, "%s has %zu bytes; at most %d can be", what, length,
+                         PATH_MAX - 1);
     *result = strdup(path);
     return *result ? 0 : error_set(err, ENOMEM, "out of memory");
 }
@@ -62,11 +64,13 @@ static int read_bandwidth(const char *text, uint64_t *bandwidth, struct error *e
     const char *unit = *at ? strchr(units, *at) : NULL;
     if (at == text || (*at && (!unit || at[1])))
         return error_set(err, EINVAL,
-                         "\"bandwidth=%.40s\" is not understood; it is bytes a second, as 1000000 or 50M", text);
+                         "\"bandwidth=%.40s\" is not understood; it is bytes a second, as 1000000 or 50M",
+                         text);
     for (long i = unit ? unit - units + 1 : 0; i > 0; i--)
         fits = fits && !__builtin_mul_overflow(number, 1024, &number);
     if (!fits || number == 0 || number > INT64_MAX)
-        return error_set(err, EINVAL, "\"bandwidth=%.40s\": no copying is as fast, or as slow, as that", text);
+        return error_set(err, EINVAL, "\"bandwidth=%.40s\": no copying is as fast, or as slow, as that",
+                         text);
     *bandwidth = number;
     return 0;
 }
@@ -89,8 +93,8 @@ static int read_word(const char *word, struct copy_command *command, struct erro
         return read_path("base=", word + 5, &command->base, err);
     if (strncmp(word, "bandwidth=", 10) == 0)
         return read_bandwidth(word + 10, &command->bandwidth, err);
-    return error_set(err, EINVAL, "\"%.60s\" is not known here, or stands twice; what can be written is " RIGHT,
-                     word);
+    return error_set(err, EINVAL,
+                     "\"%.60s\" is not known here, or stands twice; what can be written is " RIGHT, word);
 }
 
 int command_parse_copy(const char *bytes, size_t length, struct copy_command *command, struct error *err)

@@ -38,8 +38,8 @@ int command_parse_clone(const char *bytes, size_t length, struct clone_command *
 int command_parse_power(const char *bytes, size_t length, struct power_command *command, struct error *err);
 
 /*
- * `copy`: PATH [shallow | base=PATH] [raw | format=raw|qcow2] [reuse] [bandwidth=BYTES[K|M|G]], in any order after
- * the first word.
+ * `copy`: PATH [shallow | base=PATH] [raw | format=raw|qcow2] [reuse] [bandwidth=BYTES[K|M|G]], in any order
+ * after the first word.
  */
 int command_parse_copy(const char *bytes, size_t length, struct copy_command *command, struct error *err);
 

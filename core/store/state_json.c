@@ -409,8 +409,7 @@ static void read_mirror(struct json_fields *fields, struct json_object *from, st
     mirror->position = (unsigned)json_fields_number(fields, from, "position", DOMAIN_DISKS_MAX - 1);
     mirror->path = json_fields_string_member(fields, from, "path");
     struct json_object *format = json_fields_member(fields, from, "format", json_type_string);
-    mirror->format =
-        format ? image_format_from_name(json_object_get_string(format)) : IMAGE_FORMAT_UNKNOWN;
+    mirror->format = format ? image_format_from_name(json_object_get_string(format)) : IMAGE_FORMAT_UNKNOWN;
     if (format && mirror->format == IMAGE_FORMAT_UNKNOWN)
         json_fields_refuse(fields, "format", "is not known");
     mirror->operation = json_fields_number(fields, from, "operation", SERIAL_MAX);

@@ -135,8 +135,8 @@ struct state_domain {
     size_t unneeded_count;
     char *defaults; /* what a bare mkdir does, as a person wrote it; NULL: as shipped */
     char **raw;     /* those of `made` and `reused` that are raw, and not qcow2; likewise */
-    char **left;    /* files that disks began with, and were moved away from: internal snapshots may still be taken
-                       out of them; likewise */
+    char **left;    /* files that disks began with, and were moved away from: internal snapshots may still be
+                       taken    out of them; likewise */
     struct state_mirror *mirrors; /* at most one for each disk */
     size_t mirror_count;
 };
