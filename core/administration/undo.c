@@ -130,6 +130,12 @@ void undo_add_pivot(struct undo_list *list, const char *upper, const char *lower
     add(list, "pivot", arguments, 2);
 }
 
+void undo_add_resume(struct undo_list *list)
+{
+    const struct journal_argument arguments[] = {{.number = 1}};
+    add(list, "resume", arguments, 1);
+}
+
 void undo_list_done(struct undo_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {
@@ -220,6 +226,8 @@ static int undo_step(struct administration *administration, const struct undo_ru
         return 0;
     if (strcmp(step->type, "pivot") == 0 && has_arguments(step, "ss"))
         return undo_pivot_back(running, err);
+    if (strcmp(step->type, "resume") == 0)
+        return undo_running_resume(running, err);
     if ((strcmp(step->type, "file") == 0 || strcmp(step->type, "memory") == 0) &&
         has_arguments(step, "sssnn"))
         return undo_file(arguments, err);
