@@ -26,6 +26,7 @@ struct resumption {
     struct machine *machine;
     struct start start;
     bool has_happened; /* the operation */
+    bool keeps_memory; /* that was put aside, and could not be loaded: people may */
     enum restart_state wanted;
 };
 
@@ -192,7 +193,14 @@ static int go_on(struct resumption *resumption, struct error *err)
         return error_set(err, EINTR, "%s", why.text);
     if (r == 0)
         return 0;
-    error_set(err, why.code, "%s stays shut off: %s", resumption->change.domain->name, why.text);
+    const char *kept = "";
+    if (!resumption->has_happened && restart->memory && restart->is_saved && !restart->has_run &&
+        access(restart->memory, F_OK) == 0) {
+        kept = restart->memory;
+        resumption->keeps_memory = true;
+    }
+    error_set(err, why.code, "%s stays shut off: %s%s%s", resumption->change.domain->name, why.text,
+              *kept ? "; its memory is kept in " : "", kept);
     return 1;
 }
 
@@ -217,7 +225,8 @@ int resume_pending(struct administration *administration, uint64_t domain, struc
         log_error("%s", err->text);
         administration_event(administration, domain, "%s", err->text);
     }
-    r = resume_forget(administration, &resumption.restart, &why);
+    r = resumption.keeps_memory ? store_remove_restart(administration->options.store, domain, &why)
+                                : resume_forget(administration, &resumption.restart, &why);
     return r < 0 ? error_set(err, why.code, "%s", why.text) : went;
 }
 

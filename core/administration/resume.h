@@ -4,7 +4,8 @@
  * (store/restart.h): where the operation has happened, in the state that it was to lead to; where not, from
  * where it was, with the memory that was put aside before its QEMU was ended.
  *
- * What can't go on stays shut off, with its disks as they are, and an event says why. Memory is never loaded
+ * What can't go on stays shut off, with its disks as they are, and an event says why, and where its memory is
+ * kept if that could not be loaded. Memory is never loaded
  * twice: before a guest runs with it, that is written down. Inside of administration/.
  */
 #pragma once

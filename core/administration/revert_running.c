@@ -90,7 +90,8 @@ static int prepare_start(struct going_back *going, struct error *err)
 
 static enum restart_state state_before(const struct going_back *going)
 {
-    if (!running_is_active(&going->running))
+    /* One that has crashed has nothing to go on with. */
+    if (!running_is_active(&going->running) || going->running.state == RUN_STATE_CRASHED)
         return RESTART_SHUTOFF;
     return going->running.state == RUN_STATE_RUNNING ? RESTART_RUNNING : RESTART_PAUSED;
 }
@@ -106,7 +107,8 @@ static int check_machine(struct going_back *going, bool force, struct error *err
                          "%s runs in a QEMU that others have started: end that first, and start it again "
                          "afterwards",
                          domain->name);
-    if (is_active && !force && !machine_was_started_with(going->machine, domain->launch))
+    if (is_active && !force && state_before(going) != RESTART_SHUTOFF &&
+        !machine_was_started_with(going->machine, domain->launch))
         return error_set(
             err, EINVAL,
             "the definition of %s has another launch than its QEMU was started with, so it could "
@@ -142,7 +144,7 @@ static int save(struct going_back *going, bool force, struct error *err)
     struct change *change = &going->change;
     struct error why = {0};
     int r = 0;
-    if (running_is_active(&going->running)) {
+    if (going->restart.before != RESTART_SHUTOFF) {
         r = put_aside(change, &going->running, &going->restart, &why);
         if (r == 0 || !force || r == -EINTR || r == -ECANCELED)
             return r < 0

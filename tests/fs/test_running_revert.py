@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Going back to snapshots where a QEMU is ended or started for it: disks, states, refusals, and the way back after failures."""
 
+import contextlib
 import errno
 import json
 import os
+import signal
+import subprocess
+import time
 
 import administer
 import checks
@@ -13,7 +17,6 @@ from checks import equal, need
 from mounted import wait_for
 from running import Running
 from test_power import QEMU, Guest, Watched, events, power, redefine, state, wait_state
-from test_running_crashes import EXPECTED, need_points
 
 KINDS = {
     "internal": "disk=vda:internal disk=vdb:internal",
@@ -218,6 +221,115 @@ def test_new_one_does_not_start():
             power(mount, "start")
 
 
+def test_crashed():
+    """A guest that panicked has nothing to go on with, and goes back all the same"""
+    need(QEMU)
+    with Running(more=("-device", "pvpanic", "-action", "panic=pause")) as mount:
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        mount.guest_writes(41)
+        mount.human("o /b 0x505 1")
+        wait_state(mount, "crashed")
+        back(mount, "one")
+        equal(state(mount), "running")
+        went_back(mount, "one")
+        mount.check()
+
+
+def test_no_room_for_its_memory():
+    """Where what it would go on with can't be put aside, nothing is done; with force it goes back without"""
+    checks.need_root()
+    need(QEMU, "mkfs.ext4")
+    with domains.small_file_system(40) as directory, Running(source=directory, expected=[r"could not be put aside"]) as mount:
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        mount.guest_writes(41)
+        (pid,) = mount.processes()
+        command_refused(errno.ENOSPC, mount, "web1", "snapshots/one/revert", "1", ["memory"])
+        equal(mount.processes(), [pid])
+        goes_on_where_it_was(mount, "running")
+        back(mount, "one", "force")
+        is_now(mount, "running")
+        went_back(mount, "one")
+        no_leftovers(mount)
+        mount.check()
+
+
+def test_cancelled():
+    """Cancelled while the new QEMU starts, the guest goes on where it was"""
+    need(QEMU)
+    with Running() as mount:
+        flag = os.path.join(mount.room, "waits")
+        script = f'case "$*" in *incoming*) ;; *) while [ -e {flag} ]; do :; done; esac; exec "$@"'
+        redefine_launch(mount, lambda launch: ["sh", "-c", script, "sh", *launch])
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        mount.guest_writes(41)
+        with open(flag, "w", encoding="ascii"):
+            path = mount.path("web1", "snapshots", "one", "revert")
+            with subprocess.Popen(["sh", "-c", f"echo 1 > '{path}'"], stderr=subprocess.PIPE) as writer:
+                wait_for(lambda: events(mount)[-1] == "state: shutoff", "the end of its QEMU")
+                for job in os.listdir(mount.path("web1", "jobs")):
+                    with open(mount.path("web1", "jobs", job, "cancel"), "w", encoding="ascii") as file:
+                        file.write("1")
+                writer.communicate()
+                assert writer.returncode != 0
+        os.unlink(flag)
+        goes_on_where_it_was(mount, "running")
+
+
+def test_who_may():
+    """What ends or starts a QEMU is for the user who mounted and root, whatever the modes say"""
+    checks.need_root()
+    need("setpriv", QEMU)
+    with Running() as mount:
+        mount.remount(mount.options + ",allow_other,control-mode=0666")
+        mount.start()
+        mount.guest_writes(40)
+        mount.take("one disk-only disk=vda:external disk=vdb:internal")
+        as_user = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "sh", "-c"]
+        words = f"echo %s > '{mount.path('web1', 'snapshots', 'one', 'revert')}'"
+        assert subprocess.run([*as_user, words % "1"], stderr=subprocess.DEVNULL).returncode != 0
+        assert "who mounted" in mount.text("web1", "last_error") and "EPERM" in mount.text("web1", "last_error")
+        goes_on_where_it_was(mount, "running")
+        mount.off()
+        assert subprocess.run([*as_user, words % "running"], stderr=subprocess.DEVNULL).returncode != 0
+        subprocess.run([*as_user, words % "shutoff"], check=True)
+
+
+def test_killed_qemu():
+    """A QEMU that is killed at any moment of going back: a whole state, old or new, and the domain starts again"""
+    need(QEMU)
+    chance = checks.seed()
+    for _ in range(6):
+        with Running(expected=[r"ended", r"stays shut off", r"could not be"]) as mount:
+            mount.start()
+            mount.guest_writes(40)
+            mount.take("one " + chance.choice([*MEMORIES.values()]))
+            mount.guest_writes(41)
+            mount.flush()
+            path = mount.path("web1", "snapshots", "one", "revert")
+            with subprocess.Popen(["sh", "-c", f"echo 1 > '{path}'"], stderr=subprocess.DEVNULL) as writer:
+                time.sleep(chance.random() * 0.5)
+                for pid in mount.processes():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                done = writer.wait() == 0
+            if done:
+                went_back(mount, "one")
+            no_leftovers(mount)
+            if not mount.processes():
+                wait_for(lambda: state(mount) in ("crashed", "shutoff"), "its end to be seen")
+                administer.wait_idle(mount)
+                mount.check(is_running=False)
+                power(mount, "start")
+            mount.guest_reads()
+            mount.check()
+
+
 # ---- With memory ----
 
 MEMORIES = {
@@ -312,96 +424,15 @@ def test_memory_without_disks():
         mount.check()
 
 
-# ---- Killed ----
-
-POINTS = ("saving", "saved", "ended", "journaled", "published", "launched", "committing", "committed", "continued", "finishing")
-OWN_POINTS = ("saving", "saved", "ended", "pointed", "applied", "launched", "loaded", "noted", "continued")
-DONE = ("committed", "noted", "continued", "finishing")
-
-
-def killed(point, kind, fate, before, words, wanted):
-    """The daemon at a point of going back, and its QEMU with it or not; then the next daemon settles it."""
-    taken = KINDS.get(kind) or MEMORIES[kind]
-    number = 1 if point in OWN_POINTS and not (point == "saving" and "memory=external" in taken) else 2  # the first is the snapshot's
-    with Running(expected=[*EXPECTED, r"stays shut off"], environment={"VMSNAPFS_TEST_CRASH": f"{point}:{number}"}) as mount:
-        mount.start()
-        mount.guest_writes(40)
-        mount.take("one " + taken if kind in MEMORIES else "one disk-only " + taken)
-        mount.guest_writes(41)
-        mount.flush()
-        if before == "paused":
-            power(mount, "pause")
-        if before == "shutoff":
-            mount.off()
-        try:
-            back(mount, "one", words)
-        except OSError as error:
-            assert error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), error
-        wait_for(lambda: mount.process.poll() is not None, f"the daemon to come to its end at {point}")
-        mount.kill()
-        if fate == "is killed" and mount.processes():
-            mount.kill_guest()
-        mount.mount_again()
-        is_done = point in DONE
-        if is_done:
-            went_back(mount, "one")
-        follows = wanted if is_done else before
-        if fate == "is killed" and point in ("saving", "noted", "finishing") or (point == "continued" and kind in MEMORIES and fate == "is killed"):  # there was no memory yet, or all was done
-            follows = "crashed"
-        wait_for(lambda: state(mount) == follows or (follows == "crashed" and state(mount) == "shutoff"), f"{follows}; it is {state(mount)}")
-        wait_for(lambda: not os.path.exists(os.path.join(mount.source, ".vmsnapfs", "domains", "1.restart")), "all to be done")
-        equal(domains.current(mount), "one")
-        no_leftovers(mount)
-        is_running = follows in ("running", "paused")
-        if is_running:
-            equal(len(mount.processes()), 1)
-            mount.guest_reads()
-            mount.guest_writes(99, at=3 * 65536)
-        else:
-            administer.wait_idle(mount)
-        mount.check(is_running)
-        if not is_running:
-            power(mount, "start")
-            mount.guest_reads()
-        mount.take("two disk-only")
-        mount.guest_writes(98, at=2 * 65536)
-        mount.check()
-        mount.off()
-        administer.wait_idle(mount)
-        mount.check(is_running=False)
-
-
-def kill_all(kinds, fates, befores):
+def test_killed_somewhere():
+    """A daemon that is killed at some steps; test_running_revert_crashes.py tries all of them"""
     need(QEMU)
-    need_points()
-    wrong = []
-    for kind in kinds:
-        for point in POINTS + (("pointed", "applied") if "internal" in KINDS.get(kind, MEMORIES.get(kind)) else ()) + (("loaded", "noted") if kind in MEMORIES else ()):
-            for fate in fates:
-                for before, words, wanted in befores:
-                    if before == "shutoff" and point in ("saving", "saved", "ended"):
-                        continue
-                    try:
-                        killed(point, kind, fate, before, words, wanted)
-                    except AssertionError as error:
-                        wrong.append(f"{point}, {kind}, the QEMU {fate}, {before}, {words}: {error}")
-                        print("    " + wrong[-1], flush=True)
-    assert not wrong, f"{len(wrong)} wrong"
+    from test_running_revert_crashes import DISKS, killed  # pylint: disable=import-outside-toplevel,cyclic-import
 
-
-def test_killed():
-    """Killed at each step, the QEMU stays or not: the old state or the new one, with its guest as it was or is to be"""
-    kill_all(("mixed",), ("stays", "is killed"), (("running", "1", "running"),))
-
-
-def test_killed_otherwise():
-    """The same from and to other states"""
-    kill_all(("mixed",), ("stays",), (("paused", "running", "running"), ("shutoff", "paused", "paused")))
-
-
-def test_killed_with_memory():
-    """The same where memory is brought back: what has run with it never gets it again"""
-    kill_all(("outside, disks inside", "inside, one disk outside"), ("stays", "is killed"), (("running", "1", "running"),))
+    killed("saved", DISKS)
+    killed("applied", DISKS, "is killed")
+    killed("launched", MEMORIES["outside, disks inside"])
+    killed("committed", MEMORIES["inside"], "is killed")
 
 
 if __name__ == "__main__":

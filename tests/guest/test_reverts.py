@@ -11,7 +11,7 @@ from administer import command_of  # pylint: disable=wrong-import-order
 from mounted import wait_for
 from test_snapshots import Running, TARGETS
 
-ROUNDS = 6
+ROUNDS = 5
 KINDS = ("internal", "external")
 
 
@@ -87,8 +87,8 @@ def test_failures_and_back():
 
 
 def test_killed_and_back():
-    """A daemon that is killed at each step: the guest goes on where it was, or where it was to go, with the disks of then"""
-    for point in ("saving:2", "saved:1", "ended:1", "published:2", "applied:1", "loaded:1", "committed:2", "noted:1", "continued:1"):
+    """A daemon that is killed in the middle: the guest goes on where it was, or where it was to go, with the disks of then"""
+    for point in ("saved:1", "applied:1", "loaded:1", "committed:2", "noted:1"):
         with Running(environment={"VMSNAPFS_TEST_CRASH": point}) as mount:
             mount.serial.wait_compared()
             mount.create("one memory=external disk=vda:internal disk=vdb:external")
