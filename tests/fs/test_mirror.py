@@ -4,6 +4,7 @@
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 
 import administer
@@ -141,7 +142,12 @@ def test_copy_and_pivot():
 def test_shallow():
     """The top layer alone, beside what it lies on: pivot and a next snapshot; base= says the same"""
     need(QEMU)
-    with Running(("qcow2",)) as mount:
+    for iothreads in (False, True):
+        shallow(iothreads)
+
+
+def shallow(iothreads):
+    with Running(("qcow2",), iothreads=iothreads) as mount:
         mount.start()
         mount.guest_writes(21)
         mount.take("one disk-only disk=vda:external")
@@ -309,6 +315,33 @@ def test_ends():
             no_trace(mount, path)
         finally:
             subprocess.run(["umount", "--lazy", small], check=False)
+
+
+def answers(mount):
+    with contextlib.suppress(TimeoutError):
+        return "goes on" in pivot(mount)
+    return False
+
+
+def test_silent():
+    """A QEMU that does not answer: nothing is done to its copy, and when it answers again it goes on"""
+    need(QEMU)
+    with Running(("qcow2",), expected=EXPECTED) as mount:
+        mount.start()
+        path = os.path.join(mount.elsewhere, "copy.qcow2")
+        copy(mount, path)
+        wait_ready(mount)
+        (pid,) = mount.processes()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            command_refused(errno.ETIMEDOUT, mount, "web1", "disks/vda/pivot", "1")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert os.path.exists(path)
+        wait_for(lambda: answers(mount), "the QEMU to be heard again")
+        equal(administer.source(mount, "web1")[0], path)
+        mount.guest_writes(71)
+        mount.check()
 
 
 def test_remount():
