@@ -14,7 +14,7 @@ from administer import command, command_refused
 from checks import equal, need
 from mounted import run, wait_for
 from running import PAGE, Running, same
-from test_power import QEMU, events, power, state, wait_state
+from test_power import QEMU, Guest, Watched, events, power, redefine, state, wait_state
 from test_running import Unchanged
 
 SLOW = "bandwidth=64K"
@@ -208,6 +208,8 @@ def test_abort():
             file.write("1\n")
         no_trace(mount, path)
         assert any(line.startswith(f"the copy {path} is dropped") for line in events(mount)), events(mount)
+        statuses = [mount.text("web1", "jobs", number, "status").strip() for number in os.listdir(mount.path("web1", "jobs"))]
+        assert "failed: it was cancelled" in statuses, statuses
         mount.check()
 
 
@@ -315,6 +317,30 @@ def test_ends():
             no_trace(mount, path)
         finally:
             subprocess.run(["umount", "--lazy", small], check=False)
+
+
+def test_a_qemu_of_others():
+    """A QEMU that others run makes a copy, too; it goes on in it only if whoever starts it learns of that"""
+    need(QEMU)
+    with Watched() as mount:
+        redefine(mount, follows=None)
+        path = os.path.join(mount.source, "copy.qcow2")
+        with Guest(mount.qmp, disk=mount.disk):
+            wait_state(mount, "running")
+            wait_for(lambda: "state: running" in events(mount), "the event")
+            copy(mount, path)
+            wait_ready(mount)
+            command_refused(errno.EPERM, mount, "web1", "disks/vda/pivot", "1", words=("follows",))
+            equal(administer.source(mount, "web1")[0], mount.disk)
+            abort(mount)
+        run("qemu-img", "compare", path, mount.disk)
+        os.unlink(path)
+        redefine(mount, qmp=None, follows=None)
+        with Guest(os.path.join(mount.room, "unknown"), disk=mount.disk):
+            wait_state(mount, "running")
+            wait_for(lambda: "qmp" not in mount.text("web1", "power").split("neither")[0], "the definition")
+            command_refused(errno.EOPNOTSUPP, mount, "web1", "disks/vda/copy", path, words=("neither launch nor qmp",))
+        assert not os.path.exists(path)
 
 
 def answers(mount):
