@@ -119,6 +119,8 @@ static int choose(struct creation *creation, struct error *err)
                                          .disks = disks,
                                          .disk_count = domain->disk_count};
     int r = snapshot_choose(&creation->command, &choice, &creation->choice, err);
+    if (r == 0 && creation->choice.memory != MEMORY_NO) /* for which QEMU would let go of all its disks */
+        r = mirror_refuse(domain, NULL, err);
     for (size_t i = 0; r == 0 && i < domain->disk_count; i++) {
         if (creation->choice.disks[i].kind != DISK_NO)
             r = mirror_refuse(domain, &domain->disks[i], err);

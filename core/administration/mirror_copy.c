@@ -18,6 +18,7 @@
 #include "catalog/discover.h"
 #include "hypervisor/free_space.h"
 #include "hypervisor/image_claim.h"
+#include "hypervisor/image_locks.h"
 #include "hypervisor/mirror_target.h"
 
 struct copying {
@@ -82,16 +83,23 @@ static int check_disk(const struct copying *copying, const struct disk *disk, st
     int r = mirror_refuse(domain, disk, err);
     if (r < 0)
         return r;
-    if (!running_is_active(&copying->mirroring.running))
-        return error_set(
-            err, EOPNOTSUPP,
-            "%s is not running, and only a running domain has its disks copied like this: take a "
-            "snapshot, and write NAME full to its clone",
-            domain->name);
     if (!disk->active)
         return error_set(err, EIO, "the image of disk %s can't be read: %s", disk->target,
                          domain->problem ? domain->problem : disk->source);
-    return 0;
+    if (running_is_active(&copying->mirroring.running))
+        return 0;
+    image_locks_forget();
+    if (!disk->active->remote &&
+        image_locks_written(disk->active->identity.device, disk->active->identity.inode))
+        return error_set(
+            err, EOPNOTSUPP,
+            "%s is running, and nothing is known of its QEMU, which would have to copy the disk: its "
+            "definition, which must be trusted, has neither launch nor qmp",
+            domain->name);
+    return error_set(err, EOPNOTSUPP,
+                     "%s is not running, and only a running domain has its disks copied like this: take a "
+                     "snapshot, and write NAME full to its clone",
+                     domain->name);
 }
 
 /* ---- Its file ---- */

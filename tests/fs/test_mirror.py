@@ -4,6 +4,7 @@
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 
 import administer
@@ -13,7 +14,7 @@ from administer import command, command_refused
 from checks import equal, need
 from mounted import run, wait_for
 from running import PAGE, Running, same
-from test_power import QEMU, events, power, state, wait_state
+from test_power import QEMU, Guest, Watched, events, power, redefine, state, wait_state
 from test_running import Unchanged
 
 SLOW = "bandwidth=64K"
@@ -141,7 +142,12 @@ def test_copy_and_pivot():
 def test_shallow():
     """The top layer alone, beside what it lies on: pivot and a next snapshot; base= says the same"""
     need(QEMU)
-    with Running(("qcow2",)) as mount:
+    for iothreads in (False, True):
+        shallow(iothreads)
+
+
+def shallow(iothreads):
+    with Running(("qcow2",), iothreads=iothreads) as mount:
         mount.start()
         mount.guest_writes(21)
         mount.take("one disk-only disk=vda:external")
@@ -202,6 +208,8 @@ def test_abort():
             file.write("1\n")
         no_trace(mount, path)
         assert any(line.startswith(f"the copy {path} is dropped") for line in events(mount)), events(mount)
+        statuses = [mount.text("web1", "jobs", number, "status").strip() for number in os.listdir(mount.path("web1", "jobs"))]
+        assert "failed: it was cancelled" in statuses, statuses
         mount.check()
 
 
@@ -309,6 +317,57 @@ def test_ends():
             no_trace(mount, path)
         finally:
             subprocess.run(["umount", "--lazy", small], check=False)
+
+
+def test_a_qemu_of_others():
+    """A QEMU that others run makes a copy, too; it goes on in it only if whoever starts it learns of that"""
+    need(QEMU)
+    with Watched() as mount:
+        redefine(mount, follows=None)
+        path = os.path.join(mount.source, "copy.qcow2")
+        with Guest(mount.qmp, disk=mount.disk):
+            wait_state(mount, "running")
+            wait_for(lambda: "state: running" in events(mount), "the event")
+            copy(mount, path)
+            wait_ready(mount)
+            command_refused(errno.EPERM, mount, "web1", "disks/vda/pivot", "1", words=("follows",))
+            equal(administer.source(mount, "web1")[0], mount.disk)
+            abort(mount)
+        run("qemu-img", "compare", path, mount.disk)
+        os.unlink(path)
+        redefine(mount, qmp=None, follows=None)
+        with Guest(os.path.join(mount.room, "unknown"), disk=mount.disk):
+            wait_state(mount, "running")
+            wait_for(lambda: "qmp" not in mount.text("web1", "power").split("neither")[0], "the definition")
+            command_refused(errno.EOPNOTSUPP, mount, "web1", "disks/vda/copy", path, words=("neither launch nor qmp",))
+        assert not os.path.exists(path)
+
+
+def answers(mount):
+    with contextlib.suppress(TimeoutError):
+        return "goes on" in pivot(mount)
+    return False
+
+
+def test_silent():
+    """A QEMU that does not answer: nothing is done to its copy, and when it answers again it goes on"""
+    need(QEMU)
+    with Running(("qcow2",), expected=EXPECTED) as mount:
+        mount.start()
+        path = os.path.join(mount.elsewhere, "copy.qcow2")
+        copy(mount, path)
+        wait_ready(mount)
+        (pid,) = mount.processes()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            command_refused(errno.ETIMEDOUT, mount, "web1", "disks/vda/pivot", "1")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert os.path.exists(path)
+        wait_for(lambda: answers(mount), "the QEMU to be heard again")
+        equal(administer.source(mount, "web1")[0], path)
+        mount.guest_writes(71)
+        mount.check()
 
 
 def test_remount():
