@@ -186,9 +186,39 @@ static bool may_be_started_from(const struct domain *domain, const struct disk *
     return !domain->is_guessed || !domain->may_switch_files || strcmp(disk->active->path, disk->source) == 0;
 }
 
-static void render_disk(const struct domain *domain, const struct disk *disk, unsigned entry,
+static void render_disk_command(const struct content_source *source, const struct place *place,
+                                unsigned entry, struct text *text)
+{
+    const struct disk *disk = place->disk;
+    if (entry == DISK_COPY)
+        text_append_string(
+            text,
+            "Write PATH to have the running domain's disk copied into a new file and kept in step there:\n"
+            "\n"
+            "    PATH [shallow | base=PATH] [raw | format=raw|qcow2] [reuse] [bandwidth=BYTES[K|M|G]]\n"
+            "\n"
+            "shallow copies the top layer alone, and the copy lies on what that lies on; reuse takes a file "
+            "that\n"
+            "is there. It goes on until something is written to pivot or abort, or the domain ends.\n");
+    else if (entry == DISK_PIVOT)
+        text_append_string(
+            text, "Write 1 to have the domain go on in the copy of this disk, once that is in step.\n");
+    else
+        text_append_string(
+            text, "Write 1 to let go of the copy of this disk: in step, it holds what the disk holds at "
+                  "that instant;\nelse it is removed.\n");
+    text_append_string(text,
+                       disk->mirror ? "\nThe disk is being copied to " : "\nThe disk is not being copied.\n");
+    if (disk->mirror)
+        text_printf(text, "%s\n", disk->mirror);
+    render_last_result(source, place, text);
+}
+
+static void render_disk(const struct content_source *source, const struct place *place, unsigned entry,
                         struct text *text)
 {
+    const struct domain *domain = place->domain;
+    const struct disk *disk = place->disk;
     const struct layer *active = disk->active;
     switch (entry) {
     case DISK_FORMAT:
@@ -211,6 +241,11 @@ static void render_disk(const struct domain *domain, const struct disk *disk, un
     case DISK_SOURCE:
         if (may_be_started_from(domain, disk))
             text_printf(text, "%s\n", active ? active->path : disk->source);
+        return;
+    case DISK_ABORT:
+    case DISK_COPY:
+    case DISK_PIVOT:
+        render_disk_command(source, place, entry, text);
         return;
     }
 }
@@ -299,5 +334,5 @@ void content_render(const struct content_source *source, const struct place *pla
     else if (place->node.kind == NODE_JOB)
         job_tree_render(source->administration, place, text);
     else if (node_is_disk_file(place->node.kind))
-        render_disk(place->domain, place->disk, place->node.kind - NODE_DISK_FILE, text);
+        render_disk(source, place, place->node.kind - NODE_DISK_FILE, text);
 }

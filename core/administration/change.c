@@ -127,9 +127,15 @@ static int reused_paths(const struct request *request, char ***paths)
     int r = 0;
     for (size_t i = 0; request->kind == REQUEST_CREATE && request->create.reuse_external && r == 0 &&
                        i < request->create.disk_count;
-         i++)
-        if (request->create.disks[i].path)
-            r = state_paths_add(paths, request->create.disks[i].path);
+         i++) {
+        const struct create_disk *disk = &request->create.disks[i];
+        if (disk->path)
+            r = state_paths_add(paths, disk->path);
+        if (r == 0 && disk->mirror)
+            r = state_paths_add(paths, disk->mirror);
+    }
+    if (request->kind == REQUEST_COPY && request->copy.reuse)
+        r = state_paths_add(paths, request->copy.path);
     return r;
 }
 

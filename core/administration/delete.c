@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "administration/change.h"
+#include "administration/mirror.h"
 #include "administration/reclaimer.h"
 #include "administration/reversion.h"
 #include "base/cleanup.h"
@@ -70,6 +71,9 @@ int carry_out_delete(struct administration *administration, struct work *work, s
     int r = change_begin(administration, work, request->domain, change, err);
     if (r == 0)
         r = change_find(change, request->snapshot, &snapshot, err);
+    /* The others drop references, and nothing is given back while a disk is being copied. */
+    if (r == 0 && request->delete_kind >= DELETE_MERGE)
+        r = mirror_refuse(change->domain, NULL, err);
     if (r == 0)
         change->tree->is_active = is_active(administration, request->domain);
     if (r == 0)

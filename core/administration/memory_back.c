@@ -3,12 +3,16 @@
 #include "administration/memory_back.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "administration/images.h"
+#include "administration/room.h"
 #include "base/cleanup.h"
+#include "image/vm_state.h"
 #include "io/compression_pipe.h"
 
 /* ---- Where it is ---- */
@@ -29,31 +33,51 @@ static int open_file(struct memory_back *memory, const struct change *change,
     return 0;
 }
 
-static int find_in_images(struct memory_back *memory, struct error *err)
+static const struct frozen *image_of(const struct snapshot *snapshot)
 {
-    const struct snapshot *snapshot = memory->snapshot;
-    memory->devices = calloc(snapshot->frozen_count + 1, sizeof *memory->devices);
-    if (!memory->devices)
-        return error_set(err, ENOMEM, "out of memory");
-    for (size_t i = 0; i < snapshot->frozen_count; i++) {
-        const struct frozen *frozen = &snapshot->frozen[i];
-        if (!frozen->internal)
-            continue;
-        if (frozen->internal->vm_state_size) {
-            memory->tag = frozen->internal->name;
-            memory->vmstate = frozen->disk->target;
-        }
-        if (frozen->layer != frozen->disk->active)
-            return error_set(
-                err, EOPNOTSUPP,
-                "the memory of snapshot %s lies in %s, which the domain does not write to any "
-                "more, where QEMU can't load it from; write shutoff to bring back its disks alone",
-                snapshot->name, frozen->layer->path);
-        memory->devices[memory->device_count++] = frozen->disk->target;
-    }
-    return memory->tag
-               ? 0
-               : error_set(err, EIO, "the memory of snapshot %s is not in its images", snapshot->name);
+    for (size_t i = 0; i < snapshot->frozen_count; i++)
+        if (snapshot->frozen[i].internal && snapshot->frozen[i].internal->vm_state_size)
+            return &snapshot->frozen[i];
+    return NULL;
+}
+
+/* A file that nobody else sees, and that goes with us. */
+static int open_nameless(const char *directory, struct error *err)
+{
+    int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+        return fd < 0 ? error_set(err, errno, "%s: %m", directory) : fd;
+    cleanup_free char *path = NULL;
+    if (asprintf(&path, "%s/.vmsnapfs-memory-XXXXXX", directory) < 0)
+        return path = NULL, error_set(err, ENOMEM, "out of memory");
+    fd = mkostemp(path, O_CLOEXEC);
+    if (fd < 0)
+        return error_set(err, errno, "%s: %m", directory);
+    unlink(path);
+    return fd;
+}
+
+/* While the domain still runs, if it does: what can't be read is found before anything is done. */
+static int copy_out_of_image(struct memory_back *memory, const struct change *change, struct error *err)
+{
+    const struct administration *administration = change->administration;
+    const struct frozen *frozen = image_of(memory->snapshot);
+    struct work_watch work = {change->administration, change->work, 0, 50};
+    if (!frozen)
+        return error_set(err, EIO, "the memory of snapshot %s is not in its images", memory->snapshot->name);
+    int fd = open_nameless(change_source(change), err);
+    if (fd < 0)
+        return fd;
+    memory->fd = fd;
+    int r = room_for_bytes(fd, change_source(change), frozen->internal->vm_state_size, err);
+    if (r == 0)
+        r = vm_state_copy(administration->options.locate, change->domain, frozen, fd,
+                          change->work ? work_progress : NULL, &work, err);
+    if (r == -ECANCELED)
+        r = error_set(err, EINTR, "it was cancelled, and everything is as it was");
+    if (r == 0 && lseek(fd, 0, SEEK_SET) < 0)
+        r = error_set(err, errno, "%s: %m", change_source(change));
+    return r;
 }
 
 int memory_back_find(struct memory_back *memory, const struct change *change, const struct snapshot *snapshot,
@@ -63,7 +87,8 @@ int memory_back_find(struct memory_back *memory, const struct change *change, co
     if (!snapshot_has_memory(snapshot))
         return 0;
     memory->snapshot = snapshot;
-    return snapshot->memory ? open_file(memory, change, snapshot->memory, err) : find_in_images(memory, err);
+    return snapshot->memory ? open_file(memory, change, snapshot->memory, err)
+                            : copy_out_of_image(memory, change, err);
 }
 
 enum start_wait memory_back_wait(const struct memory_back *memory)
@@ -113,22 +138,14 @@ int memory_back_load(const struct memory_back *memory, struct start *start, stru
 {
     if (!memory->snapshot)
         return 0;
-    if (memory->fd < 0) {
-        const struct memory_internal internal = {.job_id = "vmsnapfs-load",
-                                                 .tag = memory->tag,
-                                                 .vmstate = memory->vmstate,
-                                                 .devices = memory->devices,
-                                                 .device_count = memory->device_count};
-        return start_load_internal(start, &internal, err);
-    }
-    return memory->snapshot->memory->compression == COMPRESS_NONE ? start_load(start, memory->fd, NULL, err)
-                                                                  : load_compressed(memory, start, err);
+    const struct saved_memory *saved = memory->snapshot->memory;
+    return saved && saved->compression != COMPRESS_NONE ? load_compressed(memory, start, err)
+                                                        : start_load(start, memory->fd, NULL, err);
 }
 
 void memory_back_done(struct memory_back *memory)
 {
     if (memory->snapshot && memory->fd >= 0)
         close(memory->fd);
-    free(memory->devices);
     *memory = MEMORY_BACK_NONE;
 }

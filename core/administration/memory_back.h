@@ -10,18 +10,15 @@
 
 struct memory_back {
     const struct snapshot *snapshot; /* borrowed; NULL: there is no memory to bring back */
-    int fd;                          /* of its file; -1: it lies in an image */
-    const char *tag, *vmstate;       /* borrowed: the internal snapshot, the target of the disk that has it */
-    const char **devices;            /* the targets of all disks that have this internal snapshot */
-    size_t device_count;
+    int fd;                          /* of its file, or of a copy of what lies in an image */
 };
 
 #define MEMORY_BACK_NONE ((struct memory_back){.fd = -1})
 
 /*
- * Finds it; nothing where the snapshot has none. The disks that it lies in are those that the domain writes
- * to, or it can't be brought back: EOPNOTSUPP. Other errors: EIO where its file is another one than was
- * saved; those of image_open; ENOMEM.
+ * Finds it; nothing where the snapshot has none. What lies in an image is copied out, which takes its time:
+ * QEMU itself finds it only in an image that it writes to. Errors: EIO where its file is another one than was
+ * saved; those of image_open and vm_state_copy; ENOSPC; EINTR.
  */
 int memory_back_find(struct memory_back *memory, const struct change *change, const struct snapshot *snapshot,
                      struct error *err);
@@ -34,8 +31,8 @@ char *const *memory_back_launch(const struct memory_back *memory, const struct d
 /* Has the definition another machine than the memory was saved of? */
 bool memory_back_machine_changed(const struct domain *domain, const struct snapshot *snapshot);
 
-/* Loads it, if there is any, into the QEMU that was started; it stands still then. Errors: as start_load and
- * start_load_internal; EIO for a compressed file that is damaged. The QEMU has ended then. */
+/* Loads it, if there is any, into the QEMU that was started; it stands still then. Errors: as start_load;
+ * EIO for a compressed file that is damaged. The QEMU has ended then. */
 int memory_back_load(const struct memory_back *memory, struct start *start, struct error *err);
 
 void memory_back_done(struct memory_back *memory);

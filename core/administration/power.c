@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "administration/change.h"
+#include "administration/mirror.h"
 #include "administration/start.h"
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -96,6 +97,8 @@ static int power_start(struct administration *administration, struct work *work,
         .disks = domain->disks, .disk_count = domain->disk_count, .launch = domain->launch};
     r = refuse_running(machine, domain->name, err);
     if (r == 0)
+        r = mirror_refuse(domain, NULL, err);
+    if (r == 0)
         r = start_prepare(&power.start, &power.change, machine, &spec, err);
     if (r == 0)
         r = start_launch(&power.start, err);
@@ -123,7 +126,8 @@ static int ask_to_quit(struct machine *machine, struct error *err)
     return r == 0 ? machine_await_off(machine, DEATH_MS, err) : r;
 }
 
-static int power_destroy(struct machine *machine, struct outcome *outcome, struct error *err)
+static int power_destroy(struct administration *administration, struct machine *machine,
+                         struct outcome *outcome, struct error *err)
 {
     struct error why = {0};
     int r = ask_to_quit(machine, &why);
@@ -131,7 +135,11 @@ static int power_destroy(struct machine *machine, struct outcome *outcome, struc
         return error_set(err, EINVAL, "%s", why.text);
     if (r < 0 && machine_kill(machine, err) == 0)
         r = machine_await_off(machine, DEATH_MS, &why);
-    return r < 0 ? error_set(err, why.code, "%s", why.text) : answer(outcome, "ended", err);
+    if (r < 0)
+        return error_set(err, why.code, "%s", why.text);
+    if (mirror_settle(administration, machine_domain(machine), &why) < 0)
+        log_info("%s", why.text); /* before the next start, then */
+    return answer(outcome, "ended", err);
 }
 
 /* ---- What is asked of one that runs ---- */
@@ -216,7 +224,7 @@ int carry_out_power(struct administration *administration, struct work *work, st
     case POWER_START:
         return power_start(administration, work, machine, outcome, err);
     case POWER_DESTROY:
-        return power_destroy(machine, outcome, err);
+        return power_destroy(administration, machine, outcome, err);
     default:
         return power_ask(machine, request->power.verb, outcome, err);
     }

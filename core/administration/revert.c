@@ -7,6 +7,7 @@
 
 #include "administration/going_back.h"
 #include "administration/made_up_name.h"
+#include "administration/mirror.h"
 #include "administration/reclaimer.h"
 #include "administration/resume.h"
 #include "base/cleanup.h"
@@ -119,6 +120,8 @@ static int go_back(struct administration *administration, struct work *work, str
     int r = change_begin(administration, work, work->request->domain, change, err);
     if (r == 0)
         r = running_begin(change, &going.running, err);
+    if (r == 0)
+        r = mirror_refuse(change->domain, NULL, err);
     if (r == 0)
         r = plan(&going, work->request, err);
     if (r < 0)

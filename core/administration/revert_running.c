@@ -61,19 +61,6 @@ static int describe_disks(struct going_back *going, struct error *err)
     return 0;
 }
 
-/* QEMU finds memory only in the image that it was saved in. */
-static int find_memory(struct going_back *going, struct error *err)
-{
-    int r = memory_back_find(&going->memory, &going->change, going->snapshot, err);
-    for (size_t i = 0; r == 0 && going->memory.tag && i < going->plan.count; i++)
-        if (going->plan.disks[i].how == REVERT_COPY_OUT)
-            r = error_set(err, EOPNOTSUPP,
-                          "the memory of snapshot %s lies in an image that other disks stand on, so that the "
-                          "domain goes on in a copy, without it; write shutoff to bring back its disks alone",
-                          going->snapshot->name);
-    return r;
-}
-
 static int prepare_start(struct going_back *going, struct error *err)
 {
     const struct start_spec spec = {
@@ -186,7 +173,7 @@ int revert_running_make(struct going_back *going, struct error *err)
     going->machine = going->running.machine;
     int r = check_machine(going, force, err);
     if (r == 0 && going->wanted != RESTART_SHUTOFF)
-        r = find_memory(going, err);
+        r = memory_back_find(&going->memory, &going->change, going->snapshot, err);
     if (r == 0)
         r = note_before(going, err);
     if (r == 0)

@@ -265,27 +265,6 @@ int start_load(struct start *start, int fd, const struct compression_pipe *pipe,
     return 0;
 }
 
-int start_load_internal(struct start *start, const struct memory_internal *snapshot, struct error *err)
-{
-    struct work_watch work = watch_of(start);
-    const struct qmp_job_watch watch = {.progress = work_progress, .opaque = &work, .timeout_ms = ANSWER_MS};
-    struct qmp *qmp;
-    struct error why = {0};
-    bool broken = false; /* of no matter: it is ended in any case */
-    machine_expect_end(start->machine);
-    int r = machine_borrow(start->machine, ANSWER_MS, &qmp, NULL, &why);
-    if (r == 0) {
-        r = memory_internal_load(qmp, snapshot, &watch, &broken, &why);
-        if (r == 0)
-            r = machine_look(start->machine, qmp, NULL, &why);
-        machine_return(start->machine, qmp);
-    }
-    if (r < 0)
-        return refuse_memory(start, r, &why, err);
-    machine_forget_end(start->machine);
-    return 0;
-}
-
 int start_continue(struct machine *machine, struct error *err)
 {
     struct qmp *qmp;

@@ -8,7 +8,6 @@
 #pragma once
 
 #include "administration/change.h"
-#include "hypervisor/memory_internal.h"
 #include "io/compression_pipe.h"
 #include "machine/launch.h"
 #include "machine/machine.h"
@@ -60,10 +59,6 @@ int start_launch(struct start *start, struct error *err);
  * ended then.
  */
 int start_load(struct start *start, int fd, const struct compression_pipe *pipe, struct error *err);
-
-/* Of one that was started with START_STOPPED: the memory, and the disks, of an internal snapshot. Errors: as
- * memory_internal_load; the QEMU has ended then. */
-int start_load_internal(struct start *start, const struct memory_internal *snapshot, struct error *err);
 
 void start_done(struct start *start);
 

@@ -200,6 +200,7 @@ class Run:
             ("model with crashes", ["test_model.py", "test_crashes"], seconds),
             ("model", ["test_model.py", "test_sequences"], seconds // 4),
             ("running domains with crashes", running, seconds),
+            ("copies of disks with crashes", ["test_mirror_crashes.py"], seconds),
             ("running domains that go back, with crashes", reverting, seconds),
         ):
             environment = {
