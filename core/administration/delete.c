@@ -79,12 +79,6 @@ int carry_out_delete(struct administration *administration, struct work *work, s
     if (r == 0)
         r = tree_delete(change->tree, &change->world.layers, request->snapshot, request->delete_kind,
                         &deletion.plan, err);
-    if (r == 0 && deletion.plan.reverts && change->tree->is_active)
-        r = error_set(
-            err, EBUSY,
-            "the domain is active, and deleting %s that way would discard its present state; shut it "
-            "down first",
-            snapshot->name);
     if (r == 0 && deletion.plan.reverts)
         r = reversion_make(&deletion.reversion, change, &deletion.plan.reversion,
                            name_of(change->domain, change->tree->current), "delete", err);
