@@ -84,7 +84,7 @@ int transients_make(struct transient *list, size_t count, const struct change *c
     for (; r == 0 && filled < count; filled++)
         r = fill(&list[filled], change, &files[filled], err);
     if (r == 0 && count)
-        r = overlay_files_make(files, count, IMAGE_TIMEOUT_MS, err);
+        r = overlay_files_make(files, count, NULL, IMAGE_TIMEOUT_MS, err);
     for (size_t i = 0; i < count; i++)
         list[i].is_made = r == 0;
     for (size_t i = 0; i < filled; i++) {
