@@ -289,9 +289,10 @@ static void render_snapshot(const struct content_source *source, const struct pl
         return;
     case SNAPSHOT_REVERT:
         text_append_string(
-            text, "Write 1 to bring the domain back to this snapshot, or shutoff; with them guard, to take a "
-                  "snapshot\nof the present first, or force. What came after the current snapshot is lost "
-                  "otherwise.\n");
+            text,
+            "Write 1 to bring the domain back to this snapshot, in the state that it had then, or running, "
+            "paused\nor shutoff; with them guard, to take a snapshot of the present first, or force. What "
+            "came after the\ncurrent snapshot is lost otherwise.\n");
         render_last_result(source, place, text);
         return;
     case SNAPSHOT_CONSISTENCY:
