@@ -21,6 +21,7 @@
 #include "administration/mirror.h"
 #include "administration/mirror_watch.h"
 #include "administration/reclaimer.h"
+#include "administration/resume.h"
 #include "administration/tidying.h"
 #include "administration/undo.h"
 #include "base/cleanup.h"
@@ -66,6 +67,7 @@ int administration_start(struct administration *administration, struct catalog_s
         return 0;
     leftovers_remove(administration);
     tidy_touched(administration);
+    resume_all(administration);
     int r = reclaimer_start(administration, &administration->reclaimer, err);
     return r < 0 ? r : mirrors_start(administration, &administration->mirrors, err);
 }
@@ -146,6 +148,7 @@ void request_free(struct request *request)
     case REQUEST_DELETE:
     case REQUEST_REVERT:
     case REQUEST_PROTECT:
+    case REQUEST_RESUME:
         break;
     }
     free(request->words);
@@ -253,6 +256,8 @@ static int carry_out(struct administration *administration, struct work *work, s
         return carry_out_note(administration, work, outcome, err);
     case REQUEST_POWER:
         return carry_out_power(administration, work, outcome, err);
+    case REQUEST_RESUME:
+        return resume_pending(administration, work->request->domain, err) < 0 ? -err->code : 0;
     case REQUEST_COPY:
         return carry_out_copy(administration, work, outcome, err);
     case REQUEST_PIVOT:

@@ -33,6 +33,7 @@ enum request_kind {
     REQUEST_DESCRIBE,
     REQUEST_DEFAULTS,
     REQUEST_POWER,
+    REQUEST_RESUME, /* our own: a domain goes on that an interrupted operation has left (resume.h) */
     REQUEST_COPY,
     REQUEST_PIVOT,
     REQUEST_ABORT,
@@ -64,6 +65,7 @@ struct request {
     };
     unsigned disk; /* REQUEST_COPY, REQUEST_PIVOT, REQUEST_ABORT: its position */
     bool use_defaults;
+    bool may_launch; /* who asks may have QEMUs started and ended */
     char *words; /* the command as a person would tell it, for jobs/ and events: "mkdir snapshots/upgrade" */
     pid_t pid;   /* who asks; 0: nobody */
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "administration/resume.h"
 #include "administration/undo.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
@@ -138,7 +139,7 @@ static int reused_paths(const struct request *request, char ***paths)
     return r;
 }
 
-int change_begin(struct administration *administration, struct work *work, uint64_t domain,
+static int begin(struct administration *administration, struct work *work, uint64_t domain,
                  struct change *change, struct error *err)
 {
     *change = (struct change){.administration = administration, .work = work, .serial = domain};
@@ -171,6 +172,20 @@ int change_begin(struct administration *administration, struct work *work, uint6
     change->tree = change->world.trees[0];
     mark_originals(change);
     return 0;
+}
+
+int change_begin(struct administration *administration, struct work *work, uint64_t domain,
+                 struct change *change, struct error *err)
+{
+    int r =
+        store_is_read_only(administration->options.store) ? 0 : resume_pending(administration, domain, err);
+    return r < 0 ? r : begin(administration, work, domain, change, err);
+}
+
+int change_begin_resuming(struct administration *administration, uint64_t domain, struct change *change,
+                          struct error *err)
+{
+    return begin(administration, NULL, domain, change, err);
 }
 
 int change_find(const struct change *change, uint64_t serial, const struct snapshot **snapshot,

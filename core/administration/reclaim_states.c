@@ -42,8 +42,47 @@ int reclaim_states_begin(struct reclaim_states *states, const uint64_t *domains,
     return 0;
 }
 
+static void drop_kept(struct reclaim_states *states)
+{
+    for (size_t i = 0; states->kept && i < states->count; i++)
+        state_domain_free(states->kept[i]);
+    free(states->kept);
+    states->kept = NULL;
+}
+
+int reclaim_states_keep(struct reclaim_states *states, struct error *err)
+{
+    drop_kept(states);
+    states->kept = calloc(states->count + 1, sizeof(struct state_domain *));
+    for (size_t i = 0; states->kept && i < states->count; i++)
+        if (state_domain_copy(states->states[i], &states->kept[i]) < 0) {
+            drop_kept(states);
+            return error_set(err, ENOMEM, "out of memory");
+        }
+    return states->kept ? 0 : error_set(err, ENOMEM, "out of memory");
+}
+
+void reclaim_states_go_back(struct reclaim_states *states)
+{
+    for (size_t i = 0; states->kept && i < states->count; i++) {
+        struct state_domain *now = states->states[i];
+        states->states[i] = states->kept[i];
+        states->kept[i] = now;
+    }
+    drop_kept(states);
+}
+
+void reclaim_states_let_go(struct reclaim_states *states)
+{
+    drop_kept(states);
+    for (size_t i = 0; i < states->count; i++)
+        state_domain_free(states->states[i]);
+    states->count = 0;
+}
+
 void reclaim_states_done(struct reclaim_states *states)
 {
+    drop_kept(states);
     for (size_t i = 0; i < states->held_count; i++)
         catalog_release(states->administration->catalog, states->held[i]);
     for (size_t i = 0; i < states->count; i++)
@@ -110,6 +149,15 @@ int reclaim_states_touch(struct reclaim_states *states, const char *path, struct
         if (r < 0)
             return r;
     }
+    return 0;
+}
+
+int reclaim_states_touch_again(struct reclaim_states *states, const char *path, struct error *err)
+{
+    const char *stored = in_store(states, path);
+    for (size_t i = 0; i < states->count; i++)
+        if (has_file(states->states[i], stored) && state_paths_add(&states->states[i]->touched, stored) < 0)
+            return error_set(err, ENOMEM, "out of memory");
     return 0;
 }
 
@@ -343,12 +391,26 @@ int reclaim_states_save(struct reclaim_states *states, struct error *err)
             r = catalog_save(catalog, states->states[i], err);
         crash_point("reclaimed");
     }
-    for (size_t i = 0; r == 0 && i < states->count; i++) {
+    if (r == 0)
+        reclaim_states_show(states);
+    return r;
+}
+
+int reclaim_states_store(struct reclaim_states *states, struct error *err)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < states->count; i++)
+        r = catalog_save(states->administration->catalog, states->states[i], err);
+    return r;
+}
+
+void reclaim_states_show(struct reclaim_states *states)
+{
+    for (size_t i = 0; i < states->count; i++) {
         struct error why;
-        if (catalog_show(catalog, states->states[i], NULL, &why) < 0)
+        if (catalog_show(states->administration->catalog, states->states[i], NULL, &why) < 0)
             log_warning("%s is not shown as it is yet: %s", states->states[i]->name, why.text);
     }
-    return r;
 }
 
 bool reclaim_is_complete(struct administration *administration, const struct catalog *catalog)

@@ -12,6 +12,8 @@
 
 #include "administration/images.h"
 #include "administration/reclaim_files.h"
+#include "administration/reclaim_pivot.h"
+#include "administration/reclaim_running.h"
 #include "administration/reclaim_states.h"
 #include "administration/strangers.h"
 #include "administration/undo.h"
@@ -141,46 +143,65 @@ static int check_strangers(struct administration *administration, const struct w
 
 /* ---- The steps ---- */
 
-static int drop_internal(struct reclaim_states *states, const struct world *world,
-                         const struct reclaim_task *task, struct error *err)
+/* A step that is being done, and by whom: by `host`, a QEMU that has the files open, or, where that is NULL,
+ * by a daemon of our own. */
+struct doing {
+    struct reclaim_states *states;
+    const struct world *world;
+    struct work *work;
+    const struct reclaim_task *task;
+    struct reclaim_hosts *hosts;
+    struct reclaim_host *host;
+};
+
+static int drop_internal(const struct doing *doing, struct error *err)
 {
-    int r = reclaim_states_touch(states, task->layer, err);
+    const struct reclaim_task *task = doing->task;
+    struct administration *administration = doing->states->administration;
+    int r = reclaim_states_touch(doing->states, task->layer, err);
     if (r == 0)
-        r = reclaim_drop(states->administration, world, task->layer, task->internal, err);
+        r = doing->host ? reclaim_host_drop(doing->host, administration, doing->world, task->layer,
+                                            task->internal, err)
+                        : reclaim_drop(administration, doing->world, task->layer, task->internal, err);
     crash_point("dropped");
     if (r < 0)
         return r;
-    reclaim_states_forget_internal(states, task->layer, task->internal);
-    r = reclaim_states_settle(states, world, task->layer, err);
-    return r < 0 ? r : reclaim_states_save(states, err);
+    reclaim_states_forget_internal(doing->states, task->layer, task->internal);
+    r = reclaim_states_settle(doing->states, doing->world, task->layer, err);
+    return r < 0 ? r : reclaim_states_save(doing->states, err);
 }
 
-static int remove_layer(struct reclaim_states *states, const struct world *world,
-                        const struct reclaim_task *task, struct error *err)
+static int remove_layer(const struct doing *doing, struct error *err)
 {
-    int r = check_strangers(states->administration, world, task->layer, err);
+    const char *path = doing->task->layer;
+    int r = check_strangers(doing->states->administration, doing->world, path, err);
     if (r == 0)
-        r = reclaim_unlink(states->administration, world, task->layer, err);
+        r = reclaim_hosts_close(doing->hosts, doing->world, path, err);
+    if (r == 0)
+        r = reclaim_unlink(doing->states->administration, doing->world, path, err);
     crash_point("unlinked");
     if (r < 0)
         return r;
-    reclaim_states_forget(states, task->layer);
-    return reclaim_states_save(states, err);
+    reclaim_states_forget(doing->states, path);
+    return reclaim_states_save(doing->states, err);
 }
 
-/* What lies on the layer that goes lies on `into` from now on. */
-static int rename_backings(struct reclaim_states *states, const struct world *world,
-                           const struct reclaim_task *task, struct error *err)
+/* What lies on the layer that goes lies on `into` from now on; that of the host does so already. */
+static int rename_backings(const struct doing *doing, struct error *err)
 {
+    const struct reclaim_task *task = doing->task;
+    const char *done = doing->host ? reclaim_host_overlay(doing->host, task->layer) : NULL;
     int r = 0;
-    for (size_t i = 0; r == 0 && i < world->file_count; i++) {
-        const struct layer *child = world->files[i].layer;
+    for (size_t i = 0; r == 0 && i < doing->world->file_count; i++) {
+        const struct layer *child = doing->world->files[i].layer;
         if (!child->backing || strcmp(child->backing->path, task->layer) != 0)
             continue;
-        r = reclaim_name_backing(states->administration, world, child->path, task->into, err);
+        if (!done || strcmp(child->path, done) != 0)
+            r = reclaim_name_backing(doing->states->administration, doing->world, child->path, task->into,
+                                     err);
         crash_point("renamed");
         if (r == 0)
-            r = reclaim_states_settle(states, world, child->path, err);
+            r = reclaim_states_settle(doing->states, doing->world, child->path, err);
     }
     return r;
 }
@@ -201,13 +222,12 @@ static int touch_children(struct reclaim_states *states, const struct world *wor
  * Takes the layer's name away for good. Until then whoever would write to it, because he was told that it is
  * active, is kept away by a claim: what he wrote there would be lost.
  */
-static int merged(struct reclaim_states *states, const struct world *world, const struct reclaim_task *task,
-                  struct error *err)
+static int merged(const struct doing *doing, struct error *err)
 {
-    int r = reclaim_states_repoint(states, world, task->layer, task->into, err);
+    int r = reclaim_states_repoint(doing->states, doing->world, doing->task->layer, doing->task->into, err);
     if (r == 0)
-        r = reclaim_states_save(states, err);
-    return r < 0 ? r : remove_layer(states, world, task, err);
+        r = reclaim_states_save(doing->states, err);
+    return r < 0 ? r : remove_layer(doing, err);
 }
 
 static int claim(struct administration *administration, const struct world *world, const char *path,
@@ -218,70 +238,141 @@ static int claim(struct administration *administration, const struct world *worl
     return r < 0 ? r : image_claim_take(path, fd, claimed, err);
 }
 
-static int merge_down(struct reclaim_states *states, const struct world *world, struct work *work,
-                      const struct reclaim_task *task, struct error *err)
+/*
+ * All of the layer is in `into` as well, and what lies on it does so still. From here on the states say
+ * `into`: killed before the headers do so too, the layer is one that nobody sees, and is merged with what
+ * lies on it. Else what reads through both would hold up each other for as long as there is the snapshot.
+ */
+static int host_has_copied(void *opaque, struct error *err)
 {
-    cleanup_close int claimed = -1;
-    int r = check_strangers(states->administration, world, task->into, err);
+    const struct doing *doing = opaque;
+    struct reclaim_states *states = doing->states;
+    int r = reclaim_states_keep(states, err);
     if (r == 0)
-        r = check_strangers(states->administration, world, task->layer, err);
+        r = reclaim_states_repoint(states, doing->world, doing->task->layer, doing->task->into, err);
+    if (r == 0) /* QEMU is not done with it */
+        r = reclaim_states_touch_again(states, doing->task->into, err);
     if (r == 0)
-        r = claim(states->administration, world, task->layer, &claimed, err);
-    if (r == 0)
-        r = reclaim_states_touch(states, task->into, err);
-    if (r == 0)
-        r = touch_children(states, world, task->layer, err);
-    if (r == 0)
-        r = reclaim_merge_down(states->administration, world, work, task->layer, task->into, err);
-    crash_point("merged");
-    if (r == 0)
-        r = rename_backings(states, world, task, err);
-    return r < 0 ? r : merged(states, world, task, err);
+        r = reclaim_states_store(states, err);
+    if (r < 0)
+        reclaim_states_go_back(states);
+    crash_point("copied");
+    return r;
 }
 
-static int merge_up(struct reclaim_states *states, const struct world *world, struct work *work,
-                    const struct reclaim_task *task, struct error *err)
+/* In the QEMU of a running domain, of which the layer is not the active one. */
+static int merge_down_running(const struct doing *doing, struct error *err)
 {
-    int r = check_strangers(states->administration, world, task->layer, err);
+    struct reclaim_states *states = doing->states;
+    const struct reclaim_task *task = doing->task;
+    int r = touch_children(states, doing->world, task->layer, err);
+    if (r == 0)
+        r = reclaim_host_merge_down(doing->host, states->administration, doing->world, doing->work,
+                                    task->layer, task->into, host_has_copied, (void *)doing, err);
+    crash_point("merged");
+    if (r == 0)
+        r = rename_backings(doing, err);
+    if (r == 0)
+        r = reclaim_states_settle(states, doing->world, task->into, err);
+    if (r == 0)
+        r = reclaim_states_save(states, err);
+    return r < 0 ? r : remove_layer(doing, err);
+}
+
+static int merge_down_stopped(const struct doing *doing, struct error *err)
+{
+    cleanup_close int claimed = -1;
+    struct reclaim_states *states = doing->states;
+    const struct reclaim_task *task = doing->task;
+    int r = claim(states->administration, doing->world, task->layer, &claimed, err);
     if (r == 0)
         r = reclaim_states_touch(states, task->into, err);
     if (r == 0)
-        r = reclaim_merge_up(states->administration, world, work, task->into, err);
+        r = touch_children(states, doing->world, task->layer, err);
+    if (r == 0)
+        r = reclaim_merge_down(states->administration, doing->world, doing->work, task->layer, task->into,
+                               err);
     crash_point("merged");
     if (r == 0)
-        r = reclaim_states_settle(states, world, task->into, err);
+        r = rename_backings(doing, err);
+    return r < 0 ? r : merged(doing, err);
+}
+
+static int merge_down(const struct doing *doing, struct error *err)
+{
+    struct reclaim_states *states = doing->states;
+    const struct reclaim_task *task = doing->task;
+    int r = check_strangers(states->administration, doing->world, task->into, err);
+    if (r == 0)
+        r = check_strangers(states->administration, doing->world, task->layer, err);
+    if (r < 0)
+        return r;
+    if (!doing->host)
+        return merge_down_stopped(doing, err);
+    r = reclaim_states_touch(states, task->into, err);
+    if (r < 0)
+        return r;
+    if (!reclaim_host_is_active(doing->host, task->layer))
+        return merge_down_running(doing, err);
+    r = reclaim_pivot(states, doing->world, doing->work, task, doing->host, err);
+    return r < 0 ? r : remove_layer(doing, err);
+}
+
+static int merge_up(const struct doing *doing, struct error *err)
+{
+    struct reclaim_states *states = doing->states;
+    const struct reclaim_task *task = doing->task;
+    struct administration *administration = states->administration;
+    int r = check_strangers(administration, doing->world, task->layer, err);
+    if (r == 0)
+        r = reclaim_states_touch(states, task->into, err);
+    if (r == 0)
+        r = doing->host ? reclaim_host_merge_up(doing->host, administration, doing->world, doing->work,
+                                                task->into, err)
+                        : reclaim_merge_up(administration, doing->world, doing->work, task->into, err);
+    crash_point("merged");
+    if (r == 0)
+        r = reclaim_states_settle(states, doing->world, task->into, err);
     return r < 0 ? r : reclaim_states_save(states, err);
 }
 
-static int copy_home(struct reclaim_states *states, const struct world *world, struct work *work,
-                     const struct reclaim_task *task, struct error *err)
+static int copy_home(const struct doing *doing, struct error *err)
 {
     cleanup_close int claimed = -1;
-    int r = check_strangers(states->administration, world, task->into, err);
+    struct reclaim_states *states = doing->states;
+    const struct reclaim_task *task = doing->task;
+    int r = check_strangers(states->administration, doing->world, task->into, err);
     if (r == 0)
-        r = claim(states->administration, world, task->layer, &claimed, err);
+        r = claim(states->administration, doing->world, task->layer, &claimed, err);
     if (r == 0)
         r = reclaim_states_touch(states, task->into, err);
     if (r == 0)
-        r = reclaim_copy(states->administration, world, work, task->layer, task->into, err);
+        r = reclaim_copy(states->administration, doing->world, doing->work, task->layer, task->into, err);
     crash_point("copied");
-    return r < 0 ? r : merged(states, world, task, err);
+    return r < 0 ? r : merged(doing, err);
 }
 
-static int do_step(struct reclaim_states *states, const struct world *world, struct work *work,
-                   const struct reclaim_task *task, struct error *err)
+static int do_step(struct doing *doing, struct error *err)
 {
+    const struct reclaim_task *task = doing->task;
+    const char *into = task->into;
+    int r = task->kind == RECLAIM_UNLINK
+                ? 0
+                : reclaim_hosts_find(doing->hosts, doing->world, task->layer, into, &doing->host, err);
+    if (r < 0)
+        return r;
     switch (task->kind) {
     case RECLAIM_DROP_INTERNAL:
-        return drop_internal(states, world, task, err);
+        return drop_internal(doing, err);
     case RECLAIM_UNLINK:
-        return remove_layer(states, world, task, err);
+        return remove_layer(doing, err);
     case RECLAIM_INTO_PARENT:
-        return merge_down(states, world, work, task, err);
+        return merge_down(doing, err);
     case RECLAIM_INTO_CHILD:
-        return merge_up(states, world, work, task, err);
+        return merge_up(doing, err);
     case RECLAIM_COPY_HOME:
-        return copy_home(states, world, work, task, err);
+        return doing->host ? error_set(err, EBUSY, "%s runs on it", doing->host->domain->name)
+                           : copy_home(doing, err);
     case RECLAIM_NOTHING:
         break;
     }
@@ -300,6 +391,7 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
     cleanup(reclaim_states_done) struct reclaim_states states = {.administration = administration};
     cleanup(world_done) struct world world = {0};
     cleanup(put_catalog) struct catalog *catalog = NULL;
+    cleanup(reclaim_hosts_end) struct reclaim_hosts hosts = {0};
     int r = 0;
     for (size_t i = 0; r == 0 && i < task->domain_count; i++)
         r = undo_again(administration, task->domains[i], err);
@@ -312,11 +404,15 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
                    err);
     if (r == 0)
         r = check(administration, catalog, &world, task, err);
+    if (r == 0)
+        r = reclaim_hosts_begin(administration, catalog, task->domains, task->domain_count, &hosts, err);
     if (r < 0)
         return r;
-    r = do_step(&states, &world, work, task, err);
+    struct doing doing = {.states = &states, .world = &world, .work = work, .task = task, .hosts = &hosts};
+    r = do_step(&doing, err);
+    /* What is touched stays so where a QEMU may be writing to it still: until it is asked again. */
     struct error why;
-    if (r < 0 && reclaim_states_give_up(&states, &world, &why) < 0)
+    if (r < 0 && !reclaim_hosts_are_lost(&hosts) && reclaim_states_give_up(&states, &world, &why) < 0)
         log_warning("%s", why.text);
     return r;
 }

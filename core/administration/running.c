@@ -9,12 +9,13 @@
 
 #include "administration/images.h"
 #include "hypervisor/image_locks.h"
+#include "hypervisor/qmp_job.h"
 #include "machine/machines.h"
 
 /* For the answer to each command, and for somebody else to give the monitor back. */
 #define ANSWER_MS 20000
 
-static int refuse(enum run_state state, struct error *err)
+int running_check_state(enum run_state state, struct error *err)
 {
     switch (state) {
     case RUN_STATE_SHUTTING_DOWN:
@@ -26,23 +27,24 @@ static int refuse(enum run_state state, struct error *err)
     }
 }
 
-/* Where it is found again by whoever comes after a crash. */
-static int find_monitor(const struct change *change, struct running *running, struct error *err)
+int running_find_monitor(const struct domain *domain, const struct machine *machine, char **path,
+                         struct error *err)
 {
-    const char *told = change->domain->qmp;
+    const char *told = domain->qmp;
     char *monitors[3] = {NULL};
-    if (!told && machine_monitors(running->machine, monitors, NULL) == 0)
+    if (!told && machine_monitors(machine, monitors, NULL) == 0)
         told = monitors[0];
-    running->monitor = strdup(told ? told : "");
+    char *copy = strdup(told ? told : "");
     for (char **monitor = monitors; *monitor; monitor++)
         free(*monitor);
-    return running->monitor ? 0 : error_set(err, ENOMEM, "out of memory");
+    if (!copy)
+        return error_set(err, ENOMEM, "out of memory");
+    *path = copy;
+    return 0;
 }
 
-/* Has any process an image of the domain open for writing? */
-static bool is_written(const struct change *change)
+bool running_is_written(const struct domain *domain)
 {
-    const struct domain *domain = change->domain;
     image_locks_forget();
     for (size_t i = 0; i < domain->disk_count; i++) {
         const struct layer *active = domain->disks[i].active;
@@ -50,6 +52,11 @@ static bool is_written(const struct change *change)
             return true;
     }
     return false;
+}
+
+int running_end_leftover(const struct block_engine *engine, struct error *err)
+{
+    return qmp_job_abort(engine->qmp, RUNNING_MERGE_JOB, engine->timeout_ms, err);
 }
 
 int running_begin(const struct change *change, struct running *running, struct error *err)
@@ -66,13 +73,15 @@ int running_begin(const struct change *change, struct running *running, struct e
         return 0;
     }
     /* Whoever has the monitor's socket, no QEMU runs the domain. */
-    if (r == -ETIMEDOUT && !is_written(change))
+    if (r == -ETIMEDOUT && !running_is_written(change->domain))
         return 0;
     if (r < 0)
         return r;
     running->engine = (struct block_engine){.qmp = running->qmp, .timeout_ms = ANSWER_MS};
-    r = refuse(running->state, err);
-    return r < 0 ? r : find_monitor(change, running, err);
+    r = running_check_state(running->state, err);
+    if (r == 0)
+        r = running_end_leftover(&running->engine, err);
+    return r < 0 ? r : running_find_monitor(change->domain, running->machine, &running->monitor, err);
 }
 
 int running_add(struct running *running, const struct change *change, const struct disk *disk,

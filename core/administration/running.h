@@ -21,6 +21,26 @@ struct running {
 };
 
 /*
+ * The job that merges layers in a QEMU while it runs (reclaim_running.h). There is at most one in each, of
+ * whoever has the domain's lane; so one that is found by somebody who has the lane is a predecessor's, who
+ * was killed, or lost the connection.
+ */
+#define RUNNING_MERGE_JOB "vmsnapfs-merge"
+
+/* Ends what a predecessor has left there. Errors: as qmp_job_abort. */
+int running_end_leftover(const struct block_engine *engine, struct error *err);
+
+/* The path of the monitor, for who has to find the QEMU after a crash; "": not known. The caller frees. */
+int running_find_monitor(const struct domain *domain, const struct machine *machine, char **path,
+                         struct error *err);
+
+/* Has any process an active image of the domain open for writing? */
+bool running_is_written(const struct domain *domain);
+
+/* EBUSY in states in which nothing is to be done to its disks. */
+int running_check_state(enum run_state state, struct error *err);
+
+/*
  * Asks whether it runs, and has its monitor until running_end. Errors: EBUSY while it is shutting down,
  * migrating, being saved or restored (X5); ETIMEDOUT where its QEMU does not answer, and has an image open.
  */

@@ -11,8 +11,10 @@
 
 #include "administration/change.h"
 #include "administration/reclaimer.h"
+#include "administration/resume.h"
 #include "administration/running.h"
 #include "administration/undo_image.h"
+#include "administration/undo_pivot.h"
 #include "administration/undo_running.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
@@ -122,6 +124,12 @@ void undo_add_overlay(struct undo_list *list, const char *path, const char *belo
     add(list, "overlay", arguments, 7);
 }
 
+void undo_add_pivot(struct undo_list *list, const char *upper, const char *lower)
+{
+    const struct journal_argument arguments[] = {{.string = upper}, {.string = lower}};
+    add(list, "pivot", arguments, 2);
+}
+
 void undo_add_resume(struct undo_list *list)
 {
     const struct journal_argument arguments[] = {{.number = 1}};
@@ -139,29 +147,44 @@ void undo_list_done(struct undo_list *list)
     *list = (struct undo_list){0};
 }
 
-int undo_begin(struct change *change, const char *kind, uint64_t committed_by, const struct undo_list *list,
-               struct error *err)
+static int begin(struct administration *administration, const struct domain *domain, uint64_t operation,
+                 const char *kind, uint64_t committed_by, const struct undo_list *list,
+                 struct journal_operation **journal, struct error *err)
 {
-    struct journal_argument domain = {.number = committed_by};
+    struct journal_argument commit = {.number = committed_by};
     cleanup_free struct journal_step *steps = calloc(list->count + 1, sizeof *steps);
     if (!steps || list->failed)
         return error_set(err, ENOMEM, "out of memory");
-    steps[0] = (struct journal_step){"commit", &domain, 1};
+    steps[0] = (struct journal_step){"commit", &commit, 1};
     if (list->count)
         memcpy(steps + 1, list->steps, list->count * sizeof *steps);
     const struct journal_record record = {
-        .domain = change->domain->serial,
-        .uuid = change->domain->uuid,
-        .serial = change->operation,
+        .domain = domain->serial,
+        .uuid = domain->uuid,
+        .serial = operation,
         .kind = kind,
         .steps = steps,
         .step_count = list->count + 1,
         .commit = list->count,
     };
     crash_point("made");
-    int r = journal_begin(change->administration->journal, &record, &change->journal, err);
+    int r = journal_begin(administration->journal, &record, journal, err);
     crash_point("journaled");
     return r;
+}
+
+int undo_begin(struct change *change, const char *kind, uint64_t committed_by, const struct undo_list *list,
+               struct error *err)
+{
+    return begin(change->administration, change->domain, change->operation, kind, committed_by, list,
+                 &change->journal, err);
+}
+
+int undo_begin_for(struct administration *administration, const struct domain *domain, uint64_t operation,
+                   const char *kind, const struct undo_list *list, struct journal_operation **journal,
+                   struct error *err)
+{
+    return begin(administration, domain, operation, kind, domain->serial, list, journal, err);
 }
 
 /* ---- Undoing ---- */
@@ -201,6 +224,8 @@ static int undo_step(struct administration *administration, const struct undo_ru
     if (strcmp(step->type, "commit") == 0 || strcmp(step->type, "running") == 0 ||
         strcmp(step->type, "overlay") == 0 || strcmp(step->type, "stop") == 0)
         return 0;
+    if (strcmp(step->type, "pivot") == 0 && has_arguments(step, "ss"))
+        return undo_pivot_back(running, err);
     if (strcmp(step->type, "resume") == 0)
         return undo_running_resume(running, err);
     if ((strcmp(step->type, "file") == 0 || strcmp(step->type, "memory") == 0) &&
@@ -305,6 +330,30 @@ static int undo_reaching(struct administration *administration, const struct jou
     return r;
 }
 
+/* A disk that goes on in another layer has not yet done so when the state is saved: only what is so. */
+static bool has_pivot(const struct journal_record *record)
+{
+    for (size_t i = 0; i < record->step_count; i++)
+        if (strcmp(record->steps[i].type, "pivot") == 0)
+            return true;
+    return false;
+}
+
+static int conclude_reaching(struct administration *administration, const struct journal_record *record,
+                             const struct ending *ending, struct error *err)
+{
+    if (!has_pivot(record))
+        return 0;
+    if (ending->running)
+        return undo_pivot_conclude(administration, ending->running, record, err);
+    struct undo_running running;
+    int r = undo_running_begin(administration, record, &running, err);
+    if (r == 0)
+        r = undo_pivot_conclude(administration, &running, record, err);
+    undo_running_end(&running);
+    return r;
+}
+
 /* Each part of it can have been done already. */
 static int end_operation(struct administration *administration, struct journal_operation *operation,
                          const struct ending *ending, struct error *err)
@@ -312,9 +361,13 @@ static int end_operation(struct administration *administration, struct journal_o
     const struct journal_record *record = journal_operation_record(operation);
     int r = 0;
     if (ending->is_committed) {
-        r = journal_is_committed(record) ? 0 : journal_complete(operation, err);
+        r = conclude_reaching(administration, record, ending, err);
+        if (r == 0 && !journal_is_committed(record))
+            r = journal_complete(operation, err);
     } else {
         r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, err);
+        if (r == 0)
+            r = resume_clear_way(administration, record->domain, record->serial, err);
         if (r == 0)
             r = undo_reaching(administration, record, ending, err);
     }
@@ -356,6 +409,14 @@ bool undo_or_finish(struct change *change)
                                   .images_are_untouched = change->images_are_untouched,
                                   .running = &running};
     return settle(change->administration, operation, &ending);
+}
+
+bool undo_end(struct administration *administration, struct journal_operation *journal, struct qmp *qmp,
+              bool is_committed)
+{
+    const struct undo_running running = {.qmp = qmp};
+    const struct ending ending = {.is_committed = is_committed, .running = &running};
+    return settle(administration, journal, &ending);
 }
 
 /* Of an operation on a running domain that has happened, the state follows. */
@@ -403,6 +464,8 @@ int undo_again(struct administration *administration, uint64_t domain, struct er
     const struct journal_record *record = journal_operation_record(operation);
     bool is_committed = journal_is_committed(record);
     int happened = is_committed ? 1 : has_happened(administration, record, err), r = happened;
+    if (happened > 0 && has_pivot(record))
+        is_committed = true;
     if (happened > 0 && !is_committed) /* it was told as failed, and what is in memory is the state before */
         r = error_set(err, EIO, "only the next mount can tell what has become of it");
     if (happened == 0)

@@ -19,6 +19,7 @@
 #include "store/journal.h"
 
 struct change;
+struct qmp;
 
 /* A list that grows; all strings are copied. Where memory runs out, undo_begin tells. */
 struct undo_list {
@@ -56,6 +57,8 @@ void undo_add_running(struct undo_list *list, const char *monitor, const char *a
 void undo_add_overlay(struct undo_list *list, const char *path, const char *below, enum image_format format,
                       const struct stat *file);
 
+/* A disk of the running domain is to go on in the layer `lower`, on which its active one, `upper`, lies. */
+void undo_add_pivot(struct undo_list *list, const char *upper, const char *lower);
 /* The guest stands still for a moment, and is to run on. */
 void undo_add_resume(struct undo_list *list);
 
@@ -70,6 +73,18 @@ void undo_list_done(struct undo_list *list);
  */
 int undo_begin(struct change *change, const char *kind, uint64_t committed_by, const struct undo_list *list,
                struct error *err);
+
+/* The same for what is no change of a domain that somebody asked for. */
+int undo_begin_for(struct administration *administration, const struct domain *domain, uint64_t operation,
+                   const char *kind, const struct undo_list *list, struct journal_operation **journal,
+                   struct error *err);
+
+/*
+ * Ends an operation of undo_begin_for: what has happened is concluded in the QEMU of `qmp`, what has not is
+ * undone. False: it is logged, and undo_again is to be tried.
+ */
+bool undo_end(struct administration *administration, struct journal_operation *journal, struct qmp *qmp,
+              bool is_committed);
 
 /*
  * Ends the operation of a change, if it has begun one: it has happened, or what was done is undone. False

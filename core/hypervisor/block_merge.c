@@ -15,6 +15,8 @@ struct merge {
     struct json_object *arguments;
     const char *written, *written_backing; /* the node that takes the data, and its backing until then */
     const char *header, *header_backing; /* the node whose header is changed, and its backing from then on */
+    int (*copied)(void *opaque, struct error *err); /* may be NULL */
+    void *opaque;
 };
 
 /* All is copied: flushes it and lets the job change the graph. */
@@ -22,6 +24,8 @@ static int finish(const struct block_engine *engine, const struct merge *merge,
                   const struct qmp_job_watch *watch, bool *changed, struct error *err)
 {
     int rc = block_flush(engine, merge->written, merge->written_backing, err);
+    if (rc == 0 && merge->copied)
+        rc = merge->copied(merge->opaque, err);
     if (rc < 0) {
         qmp_job_abort(engine->qmp, merge->job_id, engine->timeout_ms, NULL);
         return rc;
@@ -130,6 +134,8 @@ int block_commit(const struct block_engine *engine, const struct block_commit *c
         .written_backing = commit->base_backing,
         .header = commit->overlay,
         .header_backing = commit->base,
+        .copied = commit->copied,
+        .opaque = commit->opaque,
     };
     return run(engine, &merge, watch, changed, err);
 }

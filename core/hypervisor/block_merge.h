@@ -24,6 +24,13 @@ struct block_commit {
     const char *base;         /* takes the data; in a storage daemon opened for writing */
     const char *base_backing; /* the node that is the backing of the base; NULL: none */
     const char *base_name;    /* what the overlay's header is to say */
+
+    /*
+     * Called when the base, durably, reads as the top over it did, and neither graph nor header have changed
+     * yet; an error, which it returns with its text, gives the job up. May be NULL.
+     */
+    int (*copied)(void *opaque, struct error *err);
+    void *opaque;
 };
 
 /* For a chain `base <- backing ... <- device`. */

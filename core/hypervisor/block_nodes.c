@@ -109,7 +109,8 @@ const struct block_node *block_nodes_find(const struct block_nodes *nodes, const
 static int flush_by_monitor(const struct block_engine *engine, const char *node_name, struct error *err)
 {
     char line[64];
-    if (!block_node_name_is_legal(node_name)) /* it becomes a part of a command line */
+    /* It becomes a part of a command line. Nodes that QEMU itself has named begin with "#". */
+    if (!block_node_name_is_legal(*node_name == '#' ? node_name + 1 : node_name))
         return error_set(err, EINVAL, "not a block node's name");
     snprintf(line, sizeof line, "qemu-io %s \"flush\"", node_name);
     cleanup_json struct json_object *arguments = json_object_new_object();

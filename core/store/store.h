@@ -8,6 +8,7 @@
  *     .vmsnapfs/serials            the next serial number that was not reserved yet; reserved in blocks
  *     .vmsnapfs/reserve            room for writing state files on a full disk; see reserve.h
  *     .vmsnapfs/domains/N.json     the state of the domain with serial N
+ *     .vmsnapfs/domains/N.restart  what it is to go on with, in or after an operation; see restart.h
  *     .vmsnapfs/journal/N.json     the operation that runs on it; see journal.h
  *
  * Files are replaced whole: a temporary file, fsync, rename, fsync of the directory. Where the source is

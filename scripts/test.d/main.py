@@ -195,11 +195,13 @@ class Run:
         if not self.build("build", "gcc", PLAIN, ["fs/vmsnapfs"]):
             return
         running = ["test_running_crashes.py", *(["test_crashes_mixed"] if seconds < SOAK_SECONDS else [])]
+        reverting = ["test_running_revert_crashes.py", *(["test_killed_again"] if seconds < SOAK_SECONDS else [])]
         for name, test, share in (
             ("model with crashes", ["test_model.py", "test_crashes"], seconds),
             ("model", ["test_model.py", "test_sequences"], seconds // 4),
             ("running domains with crashes", running, seconds),
             ("copies of disks with crashes", ["test_mirror_crashes.py"], seconds),
+            ("running domains that go back, with crashes", reverting, seconds),
         ):
             environment = {
                 "VMSNAPFS": daemon,

@@ -110,6 +110,7 @@ void request_free(struct request *request)
     case REQUEST_DELETE:
     case REQUEST_REVERT:
     case REQUEST_PROTECT:
+    case REQUEST_RESUME:
         break;
     }
     free(request->words);

@@ -119,6 +119,69 @@ def test_while_it_counts():
             administer.check_image(path)
 
 
+def first_files(mount):
+    return [os.path.join(mount.source, f"{target}.qcow2") for target in TARGETS]
+
+
+def test_given_back_under_it():
+    """Layers are merged while it counts, also the one that it writes to: it reads what it wrote, and comes home running"""
+    random = checks.seed()
+    with Running() as mount:
+        mount.serial.wait_compared()
+        for _ in range(4):
+            seen = {}
+            for number in range(3):
+                name = f"s{number}"
+                mount.create(f"{name} disk-only disk=vda:external disk=vdb:external")
+                seen[name] = mount.points(name)
+                mount.serial.wait_counts()
+            for name in sorted(seen, key=lambda _: random.random()):
+                del seen[name]
+                os.rmdir(administer.snapshot_path(mount, "web1", name))
+                if random.random() < 0.7:
+                    administer.wait_idle(mount)
+                    mount.goes_on()
+                for other, points in seen.items():
+                    equal(mount.points(other), points, f"{other}, after {name}")
+            administer.wait_idle(mount)
+            mount.goes_on()
+            equal([administer.source(mount, "web1", target)[0] for target in TARGETS], first_files(mount))
+            equal(sorted(os.listdir(mount.source)), [".vmsnapfs", "vda.qcow2", "vdb.qcow2", "web1.json"])
+        mount.power("destroy")
+        assert_one_instant([guest.check(path) for path in first_files(mount)])
+        for path in first_files(mount):
+            administer.check_image(path)
+
+
+def test_daemon_that_is_killed_giving_back():
+    """The same, killed at each step of having the guest go on in another layer, which then waits for the next daemon or not"""
+    with Running() as mount:
+        mount.serial.wait_compared()
+        mount.expected.append("interrupted|journal")
+        for point in ("journaled", "held", "kept", "pivoted", "finishing", "copied", "merged", "unlinked"):
+            for name in "ab":
+                mount.create(f"{name} disk-only disk=vda:external disk=vdb:external")
+                mount.serial.wait_counts()
+            mount.end_daemon()
+            mount.begin_daemon(VMSNAPFS_TEST_CRASH=f"{point}:1")
+            for name in "ab":
+                try:
+                    os.rmdir(administer.snapshot_path(mount, "web1", name))
+                except OSError as error:
+                    assert error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT), error
+            mount.process.wait()
+            mount.end_daemon()
+            mount.begin_daemon()
+            for name in mount.snapshots("web1"):
+                os.rmdir(administer.snapshot_path(mount, "web1", name))
+            administer.wait_idle(mount)
+            mount.goes_on()
+            equal([administer.source(mount, "web1", target)[0] for target in TARGETS], first_files(mount), point)
+            equal(sorted(os.listdir(mount.source)), [".vmsnapfs", "vda.qcow2", "vdb.qcow2", "web1.json"], point)
+        mount.power("destroy")
+        assert_one_instant([guest.check(path) for path in first_files(mount)])
+
+
 def test_daemon_that_is_killed():
     """The guest counts on while daemons come and go, killed at each step of taking a snapshot; each is there whole or not at all"""
     random = checks.seed()

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See layer_nodes.h. */
+#include "hypervisor/layer_nodes.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "format/json_parse.h"
+#include "hypervisor/qmp_arguments.h"
+#include "hypervisor/running_disks.h"
+
+static bool is_file(const char *filename, const struct stat *file)
+{
+    cleanup_free char *path = running_disk_path(filename);
+    struct stat found;
+    return path && stat(path, &found) == 0 && found.st_dev == file->st_dev && found.st_ino == file->st_ino;
+}
+
+static bool has_open(const struct block_node *node, const struct stat *file)
+{
+    return is_file(node->filename, file);
+}
+
+/* The node of the file itself, on which that of the format lies. */
+static bool is_protocol(const struct block_node *node)
+{
+    return strcmp(node->driver, "file") == 0 || strcmp(node->driver, "host_device") == 0;
+}
+
+bool layer_nodes_have(const struct block_nodes *nodes, const struct stat *file)
+{
+    for (size_t i = 0; i < nodes->count; i++)
+        if (has_open(&nodes->nodes[i], file))
+            return true;
+    return false;
+}
+
+int layer_nodes_find(const struct block_nodes *nodes, const struct stat *file, const char *path,
+                     enum image_format format, const struct block_node **node, struct error *err)
+{
+    const struct block_node *found = NULL;
+    for (size_t i = 0; i < nodes->count; i++) {
+        const struct block_node *one = &nodes->nodes[i];
+        if (strcmp(one->driver, image_format_name(format)) != 0 || !has_open(one, file))
+            continue;
+        if (found)
+            return error_set(err, EBUSY, "the QEMU that runs has %s open twice, as %s and %s", path,
+                             found->name, one->name);
+        found = one;
+    }
+    if (!found)
+        return error_set(err, ENODEV, "the QEMU that runs does not have %s open", path);
+    *node = found;
+    return 0;
+}
+
+/* That one is in use is seen afterwards: only a connection that ended counts here. */
+static int try_to_close(const struct block_engine *engine, const char *name, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add_string(&arguments, "node-name", name);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    int rc = qmp_command(engine->qmp, "blockdev-del", arguments, engine->timeout_ms, NULL, err);
+    return rc < 0 && qmp_is_dead(engine->qmp) ? rc : 0;
+}
+
+static int close_those(const struct block_engine *engine, const struct block_nodes *nodes,
+                       const struct stat *file, bool protocols, struct error *err)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < nodes->count; i++) {
+        const struct block_node *node = &nodes->nodes[i];
+        if (is_protocol(node) == protocols && has_open(node, file))
+            rc = try_to_close(engine, node->name, err);
+    }
+    return rc;
+}
+
+int layer_nodes_close(const struct block_engine *engine, const struct stat *file, const char *path,
+                      struct error *err)
+{
+    cleanup(block_nodes_done) struct block_nodes before = {0}, after = {0};
+    int rc = block_nodes_query(engine, &before, err);
+    if (rc < 0 || !layer_nodes_have(&before, file))
+        return rc;
+    rc = close_those(engine, &before, file, false, err);
+    if (rc == 0)
+        rc = close_those(engine, &before, file, true, err);
+    if (rc == 0)
+        rc = block_nodes_query(engine, &after, err);
+    if (rc == 0 && layer_nodes_have(&after, file))
+        rc = error_set(err, EBUSY, "the QEMU that runs still uses %s", path);
+    return rc;
+}
+
+/* The devices that send each request on its way and hear of its end later. */
+static int ask_can_wait(const struct block_engine *engine, const char *device, bool *can_wait,
+                        struct error *err)
+{
+    static const char *const types[] = {"virtio-blk-device", "scsi-hd", "ide-hd", "nvme", "nvme-ns"};
+    cleanup_json struct json_object *arguments = json_object_new_object(), *said = NULL;
+    qmp_add_string(&arguments, "path", device);
+    qmp_add_string(&arguments, "property", "type");
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    int rc = qmp_command(engine->qmp, "qom-get", arguments, engine->timeout_ms, &said, err);
+    if (rc < 0)
+        return rc;
+    const char *type = json_string_of(said);
+    *can_wait = false;
+    for (size_t i = 0; type && i < sizeof types / sizeof *types; i++)
+        *can_wait |= strcmp(type, types[i]) == 0;
+    return 0;
+}
+
+/* The file of a device's disk, and the device's path; either may be NULL. */
+static const char *read_device(struct json_object *device, const char **path)
+{
+    struct json_object *inserted;
+    if (!json_object_is_type(device, json_type_object) ||
+        !json_object_object_get_ex(device, "inserted", &inserted) ||
+        !json_object_is_type(inserted, json_type_object))
+        return NULL;
+    *path = json_string_in(device, "qdev");
+    return json_string_in(inserted, "file");
+}
+
+int layer_nodes_is_disk(const struct block_engine *engine, const struct stat *file, bool *is, bool *can_wait,
+                        struct error *err)
+{
+    cleanup_json struct json_object *list = NULL;
+    int rc = qmp_command(engine->qmp, "query-block", NULL, engine->timeout_ms, &list, err);
+    if (rc < 0)
+        return rc;
+    if (!json_object_is_type(list, json_type_array))
+        return error_set(err, EPROTO, "query-block gave no list");
+    bool found = false, waits = true;
+    for (size_t i = 0; rc == 0 && i < json_object_array_length(list); i++) {
+        const char *path = NULL;
+        const char *filename = read_device(json_object_array_get_idx(list, i), &path);
+        if (!filename || !is_file(filename, file))
+            continue;
+        bool one = false;
+        if (can_wait && path)
+            rc = ask_can_wait(engine, path, &one, err);
+        waits &= one;
+        found = true;
+    }
+    if (rc < 0)
+        return rc;
+    *is = found;
+    if (can_wait)
+        *can_wait = found && waits;
+    return 0;
+}

@@ -1,0 +1,533 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Space that is given back under running guests: in all orders, over several domains, and whoever dies meanwhile.
+
+What stands for the guest, HMP's qemu-io, is a command that QEMU does nothing else beside. While a disk changes over to
+another layer its requests wait for what QEMU is told next, so nothing is written then: a real guest's requests just wait
+(tests/guest).
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import time
+
+import administer
+import checks
+import domains
+import make
+from administer import snapshot_path, wait_idle
+from checks import Skip, equal, need
+from mounted import run, wait_for
+from running import PAGE, Running, administer_bytes, bottom_name, is_ended, same
+from test_power import BARE, QEMU, Guest, Monitor, Watched, state, wait_state
+
+HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
+EXTERNAL = "disk-only disk=vda:external disk=vdb:external"
+INTERNAL = "disk-only disk=vda:internal disk=vdb:internal"
+JOB = "vmsnapfs-merge"
+BIG = 64 * make.MIB
+LOST = (r"its QEMU ended", r"ended while nobody looked", r"ended by signal", r"ended without being asked", r"does not answer", r"merge.*could not be undone")
+
+
+def delete(mount, name):
+    os.rmdir(snapshot_path(mount, "web1", name))
+    mount.frozen_bytes.pop(name, None)
+
+
+def check_headers(mount):
+    """Each image says of what it stands on which format that has, and stands on something that is there."""
+    for path in administer.images(mount.source):
+        told = json.loads(run("qemu-img", "info", "-U", "--output=json", path))
+        if "full-backing-filename" in told:
+            wanted = "raw" if told["full-backing-filename"].endswith(".img") else "qcow2"
+            equal(told.get("backing-filename-format"), wanted, path)
+            assert os.path.exists(told["full-backing-filename"]), told
+
+
+def is_held_open(mount):
+    """Files without a name that some QEMU of this source has open: their space is not free."""
+    found = []
+    for pid in mount.processes():
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                target = os.readlink(f"/proc/{pid}/fd/{entry}")
+                if target.startswith(mount.source) and target.endswith("(deleted)"):
+                    found.append(target)
+    return found
+
+
+def is_home(mount):
+    """Nothing is left but the first files, on which the guest runs."""
+    wait_idle(mount)
+    equal(administer.names_beside(mount), mount.names_before)
+    equal(is_held_open(mount), [])
+    mount.check()
+
+
+def checked(mount):
+    wait_idle(mount)
+    mount.check()
+    check_headers(mount)
+    equal(is_held_open(mount), [])
+
+
+def started(mount):
+    mount.start()
+    mount.names_before = administer.names_beside(mount)
+
+
+def ended(mount):
+    """Off, all is checked, leaks too."""
+    mount.off()
+    mount.check(is_running=False)
+    for path in administer.images(mount.source):
+        administer.check_image(path)
+
+
+def test_chains_in_all_orders():
+    """Three external snapshots of a running guest, deleted in each order: what is deleted is gone, the rest is right"""
+    need(QEMU)
+    with Running(("qcow2", "raw")) as mount:
+        started(mount)
+        for turn, order in enumerate(itertools.permutations("abc")):
+            for number, name in enumerate("abc"):
+                mount.guest_writes(10 + 10 * turn + number, at=number * PAGE)
+                mount.take(f"{name} {EXTERNAL}")
+            mount.guest_writes(90 + turn, at=3 * PAGE)
+            for number, name in enumerate(order):
+                delete(mount, name)
+                checked(mount)
+                mount.guest_writes(100 + 10 * turn + number, at=(4 + number) * PAGE)
+                mount.check()
+                equal(len(administer.layers(mount, "web1")), 3 - number)
+            is_home(mount)
+        ended(mount)
+
+
+def test_several_at_once():
+    """All three are deleted at once: the guest is back in its first files, and nothing is lost"""
+    need(QEMU)
+    with Running() as mount:
+        started(mount)
+        for turn in range(3):
+            for number, name in enumerate("abc"):
+                mount.guest_writes(10 + 10 * turn + number, at=number * PAGE)
+                mount.take(f"{name} {EXTERNAL}")
+            for name in "bca":
+                delete(mount, name)
+            is_home(mount)
+            mount.guest_reads()
+            mount.guest_writes(60 + turn, at=5 * PAGE)
+        ended(mount)
+
+
+def test_internal_and_mixed():
+    """Internal snapshots are dropped from the image that the guest writes to; beside external ones, in both orders"""
+    need(QEMU)
+    kinds = (INTERNAL, "disk-only disk=vda:internal disk=vdb:external", EXTERNAL)
+    with Running() as mount:
+        started(mount)
+        for order in itertools.permutations("abc"):
+            for number, name in enumerate("abc"):
+                mount.guest_writes(20 + number, at=number * PAGE)
+                mount.take(f"{name} {kinds[number]}")
+            for name in order:
+                delete(mount, name)
+                wait_for_steps(mount)
+                mount.guest_writes(30, at=5 * PAGE)
+                mount.check()
+            # Where an image that was frozen has them, they wait until it is not open.
+            mount.off()
+            wait_idle(mount)
+            mount.check(is_running=False)
+            equal(administer.names_beside(mount), mount.names_before)
+            for path in administer.images(mount.source):
+                equal(administer.tags(path), [])
+            mount.start()
+        for name in "abc":
+            mount.take(f"{name} {INTERNAL}")
+            mount.guest_writes(40)
+        for name in "bca":
+            delete(mount, name)
+            checked(mount)
+        for path in administer.images(mount.source):
+            equal(administer.tags(path), [])
+        ended(mount)
+
+
+def wait_for_steps(mount):
+    """Until nothing runs in the background, and what there is waits."""
+    time.sleep(0.1)
+    wait_for(lambda: all(status.startswith("waiting") for status in administer.jobs(mount, "web1").values()), "what runs")
+
+
+def test_opened_by_drive():
+    """A QEMU that others started with -drive, whose nodes have made-up names: it merges, and comes back to the first file"""
+    need(QEMU)
+    for image_format in ("qcow2", "raw"):
+        mount = Watched()
+        os.unlink(mount.disk)
+        domains.web1(mount.source, qmp=mount.qmp, formats=(image_format,))
+        path = os.path.join(mount.source, "web1.img" if image_format == "raw" else "web1.qcow2")
+        before = administer.names_beside(mount)
+        drive = f"file={path},format={image_format},if=none,id=d"
+        with mount, Guest(mount.qmp, "-drive", drive, "-device", "virtio-blk-pci,drive=d") as guest:
+
+            def write(value):
+                equal(guest.command("human-monitor-command", command_line=f'qemu-io d "write -q -P {value} 0 64k"'), "")
+
+            wait_state(mount, "running")
+            for number in range(3):
+                write(number + 5)
+                domains.create(mount, f"s{number} disk-only disk=vda:external")
+            write(99)
+            for number in (1, 0, 2):
+                os.rmdir(snapshot_path(mount, "web1", f"s{number}"))
+                wait_idle(mount)
+                for other in mount.snapshots("web1"):
+                    equal(domains.frozen_byte(mount, other), int(other[1:]) + 5)
+                (block,) = [block for block in guest.command("query-block") if "inserted" in block]
+                equal(bottom_name(block["inserted"]["file"]), administer.source(mount, "web1")[0])
+            equal(administer.names_beside(mount), before)
+            guest.command("quit")
+            wait_state(mount, "shutoff")
+            equal(domains.byte(mount), 99)
+
+
+# ---- Several domains ----
+
+
+class Two(Running):
+    """web1 with one disk, and web2, a clone that has a launch of its own; `second` has the bytes of its disk."""
+
+    def all_processes(self):
+        return super().processes()
+
+    def processes(self):
+        """Those of web1: only web2 has a file of that name."""
+        return [pid for pid in self.all_processes() if b"web2" not in words_of(pid)]
+
+    def __exit__(self, *reason):
+        for pid in set(self.all_processes()) - set(self.processes()):
+            kill(pid)
+        super().__exit__(*reason)
+
+    def clone(self, snapshot):
+        administer.command_of(self, "web1", snapshot, "clone", "web2")
+        self.second = bytearray(self.frozen_bytes[snapshot]["vda"])
+        path = os.path.join(self.source, "web2.json")
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        content["launch"] = [*BARE, "-device", "virtio-blk-pci,drive=vda,id=d-vda"]
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        os.rename(path + ".new", path)
+
+    def start_second(self):
+        def attempt():
+            with contextlib.suppress(OSError):
+                administer.command(self, "web2", "power", "start")
+            return state(self, "web2") == "running"
+
+        wait_for(attempt, "web2 to run")
+
+    def end_second(self):
+        administer.command(self, "web2", "power", "destroy")
+        wait_state(self, "shutoff", "web2")
+
+    def second_io(self, command):
+        (pid,) = set(self.all_processes()) - set(self.processes())
+        (path,) = [word.split(b"path=")[1].decode() for word in words_of(pid).split(b"\0") if b"monitor-2" in word]
+        with contextlib.closing(Monitor(path)) as monitor:
+            line = f'qemu-io -d /machine/peripheral/d-vda/virtio-backend "{command}"'
+            equal(monitor.command("human-monitor-command", command_line=line), "", command)
+
+    def second_writes(self, value, at=0):
+        self.second_io(f"write -P {value} {at} {PAGE}")
+        self.second_io("flush")
+        self.second[at : at + PAGE] = bytes([value]) * PAGE
+
+    def check_second(self):
+        path, image_format = administer.source(self, "web2")
+        raw = os.path.join(self.room, "second.raw")
+        run("qemu-img", "convert", "-U", "-f", image_format, "-O", "raw", path, raw)
+        with open(raw, "rb") as file:
+            same(file.read(), self.second, "present of web2")
+
+
+def words_of(pid):
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read()
+    return b""
+
+
+def kill(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: is_ended(pid), "the end of a killed QEMU")
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def check_two(mount, first_runs):
+    if first_runs:
+        mount.check()
+    for name, disks in mount.frozen_bytes.items():
+        same(administer.frozen_bytes(mount, "web1", name), disks["vda"], name)
+    same(administer_bytes(mount, "vda"), mount.wanted["vda"], "present of web1")
+    mount.check_second()
+    check_headers(mount)
+
+
+def reasons(mount):
+    found = []
+    for number in administer.jobs(mount, "web1"):
+        with contextlib.suppress(OSError):
+            found.append(mount.text("web1", "jobs", number, "status"))
+    return found
+
+
+def two_domains(order, first_runs, second_runs):
+    """web1.qcow2 (a) - web1.a (b) - web1.b (c) - web1.c, and on web1.b, the clone of c."""
+    with Two(("qcow2",)) as mount:
+        mount.start()
+        for number, name in enumerate("abc"):
+            mount.guest_writes(10 + number, at=number * PAGE)
+            mount.take(f"{name} disk-only disk=vda:external")
+        mount.guest_writes(20, at=3 * PAGE)
+        mount.clone("c")
+        mount.start_second()
+        mount.second_writes(30, at=4 * PAGE)
+        if not first_runs:
+            mount.off()
+        if not second_runs:
+            mount.end_second()
+        for number, name in enumerate(order):
+            delete(mount, name)
+            wait_for_steps(mount)
+            if first_runs:
+                mount.guest_writes(40 + number, at=5 * PAGE)
+            if second_runs:
+                mount.second_writes(50 + number, at=5 * PAGE)
+            check_two(mount, first_runs)
+        if first_runs and second_runs:
+            # What both read through stays as it is.
+            equal(len(administer.layers(mount, "web1")), 4, order)
+            wait_for(lambda: any("run on it" in line for line in reasons(mount)), "what waits")
+            mount.end_second()
+            second_runs = False
+        wait_idle(mount)
+        check_two(mount, first_runs)
+        equal(is_held_open(mount), [])
+        # Two that only both need are one; the first file of web1 is not made web2's.
+        equal([len(administer.layers(mount, name)) for name in ("web1", "web2")], [3, 3], order)
+        if not second_runs:
+            mount.start_second()
+        if not first_runs:
+            mount.start()
+        mount.guest_writes(60, at=6 * PAGE)
+        mount.second_writes(61, at=6 * PAGE)
+        check_two(mount, True)
+        mount.off()
+        mount.end_second()
+        check_two(mount, False)
+        for path in administer.images(mount.source):
+            administer.check_image(path)
+
+
+def test_two_domains():
+    """Layers that a clone reads through, one domain running or both, whatever is deleted first: both keep their bytes"""
+    need(QEMU)
+    for first_runs, second_runs in ((True, True), (True, False), (False, True)):
+        for order in ("abc", "cba", "bac"):
+            two_domains(order, first_runs, second_runs)
+
+
+# ---- Merges that take their time ----
+
+
+class Slow:
+    """A merge of the layer that `name` froze is under way in the QEMU, and would take minutes."""
+
+    def __init__(self, mount, name="b"):
+        self.mount = mount
+        with mount.own() as monitor:
+            delete(mount, name)
+            deadline = time.monotonic() + 30
+            while not slow_down(monitor):
+                assert time.monotonic() < deadline, "no merge was seen"
+
+    def jobs(self):
+        with self.mount.own() as monitor:
+            return monitor.command("query-jobs")
+
+
+def slow_down(monitor):
+    for job in monitor.command("query-jobs"):
+        if job["id"] == JOB and job["status"] == "running":
+            with contextlib.suppress(AssertionError):
+                monitor.command("block-job-set-speed", device=JOB, speed=1 << 20)
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def big_chain(**options):
+    """Snapshots a, b and c; to delete b or c has a layer merged that takes a while, for c the active one."""
+    size = domains.SIZE
+    domains.SIZE = 2 * BIG
+    try:
+        with Running(("qcow2",), **options) as mount:
+            started(mount)
+            mount.take("a disk-only disk=vda:external")
+            for layer in (1, 2, 3):
+                for at in range(0, BIG, 8 * make.MIB):
+                    mount.io("vda", f"write -q -P {layer} {at} 8M")
+                mount.wanted["vda"][0:BIG] = bytes([layer]) * BIG
+                if layer < 3:
+                    mount.take("-bc"[layer] + " disk-only disk=vda:external")
+            mount.guest_writes(77)
+            yield mount
+    finally:
+        domains.SIZE = size
+
+
+def test_makes_way():
+    """A merge in a QEMU shows its progress, stops for a reader and for a request, and is done afterwards"""
+    need(QEMU)
+    with big_chain() as mount:
+        Slow(mount)
+        (number,) = administer.jobs(mount, "web1")
+        assert "merging" in mount.text("web1", "jobs", number, "what"), mount.text("web1", "jobs", number, "what")
+        wait_for(lambda: int(mount.text("web1", "jobs", number, "progress").strip().rstrip("%")) > 0, "progress")
+        equal(state(mount), "running")
+        begin = time.monotonic()
+        same(administer.frozen_bytes(mount, "web1", "a"), mount.frozen_bytes["a"]["vda"], "a, while it is merged")
+        mount.take("d disk-only disk=vda:external")
+        assert time.monotonic() < begin + 10, "a reader or a request waited for a merge"
+        mount.guest_writes(78)
+        wait_idle(mount)
+        mount.check()
+        equal(len(administer.layers(mount, "web1")), 4)
+        ended(mount)
+
+
+def test_pause_is_seen():
+    """What the guest does while a merge has its monitor is told all the same"""
+    need(QEMU)
+    with big_chain() as mount:
+        Slow(mount)
+        with mount.own() as monitor:
+            monitor.command("stop")
+        wait_state(mount, "paused")
+        with mount.own() as monitor:
+            monitor.command("cont")
+        wait_state(mount, "running")
+
+
+def test_qemu_killed_in_a_merge():
+    """A QEMU that is killed while it merges: nothing is lost, and it is merged once more"""
+    need(QEMU)
+    for name in "bc":
+        with big_chain(expected=LOST) as mount:
+            mount.flush()
+            Slow(mount, name)
+            mount.kill_guest()
+            wait_idle(mount)
+            mount.check(is_running=False)
+            equal(len(administer.layers(mount, "web1")), 3)
+            mount.start()
+            mount.guest_writes(79)
+            mount.check()
+            ended(mount)
+
+
+def test_daemon_killed_in_a_merge():
+    """A daemon that is killed while a QEMU merges: the next one ends the job, and merges"""
+    need(QEMU)
+    for name in "bc":
+        with big_chain(expected=LOST) as mount:
+            slow = Slow(mount, name)
+            mount.kill()
+            equal([job["id"] for job in slow.jobs()], [JOB])
+            mount.guest_writes(80)
+            mount.mount_again()
+            mount.take("d disk-only disk=vda:external")
+            wait_idle(mount)
+            equal(slow.jobs(), [])
+            mount.check()
+            equal(len(administer.layers(mount, "web1")), 4)
+            ended(mount)
+
+
+# ---- Killed at each step ----
+
+POINTS = ("touched", "copied", "merged", "renamed", "unlinked", "reclaimed", "made", "journaled", "held", "kept", "pivoted", "finishing")
+HELD = ("held", "kept")  # the guest's requests wait
+
+
+def crash(point, order, fate, at):
+    """Killed when it gives back what was deleted in this order. False: it did not come by."""
+    with Running(("qcow2", "raw"), expected=LOST) as mount:
+        started(mount)
+        for number, name in enumerate("abc"):
+            mount.guest_writes(10 + number, at=number * PAGE)
+            mount.take(f"{name} {EXTERNAL}")
+        mount.guest_writes(90, at=3 * PAGE)
+        mount.flush()
+        mount.kill()
+        mount.mount_again(VMSNAPFS_TEST_CRASH=f"{point}:{at}")
+        wait_state(mount, "running")
+        with contextlib.suppress(OSError):
+            for name in order:
+                delete(mount, name)
+        if not comes_to_its_end(mount):
+            return False
+        mount.kill()
+        if fate == "writes" and point not in HELD:
+            mount.guest_writes(91, at=4 * PAGE)
+            mount.flush()
+        if fate == "killed":
+            mount.kill_guest()
+        mount.mount_again()
+        for name in set(mount.snapshots("web1")) & set(order):
+            mount.frozen_bytes.pop(name, None)
+            os.rmdir(snapshot_path(mount, "web1", name))
+        wait_idle(mount)
+        if fate == "killed":
+            mount.check(is_running=False)
+            mount.start()
+        mount.guest_writes(92, at=5 * PAGE)
+        checked(mount)
+        for name in mount.snapshots("web1"):
+            delete(mount, name)
+        is_home(mount)
+        mount.off()
+        mount.check(is_running=False)
+        return True
+
+
+def comes_to_its_end(mount):
+    """Is the daemon killed before there is nothing left to do?"""
+    busy = time.monotonic()
+    while mount.process.poll() is None and time.monotonic() < busy + 1:
+        with contextlib.suppress(OSError):
+            if administer.jobs(mount, "web1"):
+                busy = time.monotonic()
+        time.sleep(0.02)
+    return mount.process.poll() is not None
+
+
+def test_killed_at_each_step():
+    """Killed anywhere while space is given back under a guest, that runs on or is killed, too"""
+    need(QEMU)
+    if not HAS_POINTS:
+        raise Skip("VMSNAPFS_TEST_CRASH_POINTS is not set: not a build for tests")
+    for number, point in enumerate(POINTS):
+        crash(point, "abc", ("writes", "killed")[number % 2], 1)
+
+
+if __name__ == "__main__":
+    checks.main(globals())
