@@ -34,6 +34,7 @@ static void render_help(const struct content_source *source, struct text *text)
         "Revert:       echo 1 > %s/DOMAIN/snapshots/NAME/revert\n"
         "Clone:        echo NEWDOMAIN > %s/DOMAIN/snapshots/NAME/clone\n"
         "Run:          echo start > %s/DOMAIN/power; also shutdown, destroy, pause, resume, reset\n"
+        "Copy a disk:  echo /PATH > %s/DOMAIN/disks/TARGET/copy; then echo 1 > …/pivot, or …/abort\n"
         "Each of create, revert, delete and clone tells its words when it is read, and defaults what a bare\n"
         "mkdir does. Whoever starts a domain asks DOMAIN/disks/TARGET/source first.\n"
         "\n"
@@ -43,7 +44,7 @@ static void render_help(const struct content_source *source, struct text *text)
         "Unmount:      umount %s\n"
         "\n"
         "See vmsnapfs(8).\n",
-        VMSNAPFS_VERSION, source->source, at, at, at, at, at, at, at, at, at, at, at, at);
+        VMSNAPFS_VERSION, source->source, at, at, at, at, at, at, at, at, at, at, at, at, at);
 }
 
 static void render_service(const struct content_source *source, unsigned entry, struct text *text)
@@ -139,6 +140,7 @@ static void render_domain(const struct content_source *source, const struct plac
             "Write a line to take a snapshot of all disks at one instant:\n"
             "\n"
             "    [NAME] [disk=TARGET:no|internal|external[:PATH]]... [reuse-external]\n"
+            "           [mirror=TARGET:PATH]...\n"
             "           [memory=no|internal|external] [memory-file=PATH] [compress=none|gzip|zstd]\n"
             "           [live] [paused] [disk-only] [quiesce=try|require] [description=\"...\"]\n"
             "\n"

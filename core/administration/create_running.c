@@ -260,6 +260,7 @@ int creation_make_running(struct creation *creation, struct error *err)
 {
     struct change *change = &creation->change;
     size_t opened = 0;
+    creation->overlays.engine = &creation->running.engine;
     int r = overlays_make(&creation->overlays, err);
     if (r == 0)
         r = creation_make_mirrors(creation, err);

@@ -87,7 +87,12 @@ static int check_disk(const struct copying *copying, const struct disk *disk, st
         return error_set(err, EIO, "the image of disk %s can't be read: %s", disk->target,
                          domain->problem ? domain->problem : disk->source);
     if (running_is_active(&copying->mirroring.running))
-        return 0;
+        return disk->persistent
+                   ? 0
+                   : error_set(err, EOPNOTSUPP,
+                               "disk %s is not persistent: what the domain writes to it is thrown away at "
+                               "power-off, and can't be copied; its frozen disks can",
+                               disk->target);
     image_locks_forget();
     if (!disk->active->remote &&
         image_locks_written(disk->active->identity.device, disk->active->identity.inode))

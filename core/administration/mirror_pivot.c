@@ -154,6 +154,12 @@ static int check(const struct mirroring *mirroring, const struct disk *disk,
             "%s can't go on in another file: whoever starts it must learn which file that is; a "
             "definition with launch, or with \"follows\": true, says so. disks/%s/abort keeps the copy",
             mirroring->change.domain->name, disk->target);
+    if (!disk->persistent)
+        return error_set(
+            err, EOPNOTSUPP,
+            "disk %s is not persistent: what is written to it is thrown away when the domain ends, and "
+            "its copy would be, too; disks/%s/abort keeps the copy",
+            disk->target, disk->target);
     if (!running_is_active(running))
         return error_set(err, EBUSY, "the domain has just ended, and the copy with it");
     if (mirror->phase != MIRROR_COPIES)

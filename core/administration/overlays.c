@@ -214,7 +214,7 @@ static int reserve(struct overlay_file *file, struct error *err)
 static int make_files(struct overlays *overlays, struct error *err)
 {
     size_t whole = overlays->file_count - overlays->copy_count;
-    int r = whole ? overlay_files_make(overlays->files, whole, IMAGE_TIMEOUT_MS, err) : 0;
+    int r = whole ? overlay_files_make(overlays->files, whole, overlays->engine, IMAGE_TIMEOUT_MS, err) : 0;
     overlays->is_made = r == 0;
     for (size_t i = whole; r == 0 && i < overlays->file_count; i++)
         r = reserve(&overlays->files[i], err);
@@ -225,6 +225,7 @@ static void add_file(struct overlays *overlays, const struct overlay *overlay, u
 {
     overlays->files[overlays->file_count++] = (struct overlay_file){
         .directory = overlay->directory,
+        .directory_path = overlay->directory_path,
         .temporary_name = overlay->temporary,
         .final_name = overlay->final,
         .below = overlay->below_fd,

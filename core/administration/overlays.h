@@ -28,6 +28,7 @@ struct overlay {
 };
 
 struct overlays {
+    const struct block_engine *engine; /* the QEMU that will use them; NULL: none does now; borrowed */
     struct overlay *list;
     struct overlay_file *files;           /* of those that are made */
     size_t count, file_count, copy_count; /* copies are the last of the files */

@@ -75,10 +75,20 @@ static int prepare_start(struct going_back *going, struct error *err)
 
 /* ---- What can be refused ---- */
 
+/* What is on such a disk goes with the QEMU that is ended. */
+static bool has_transient_disk(const struct domain *domain)
+{
+    for (size_t i = 0; i < domain->disk_count; i++)
+        if (!domain->disks[i].persistent)
+            return true;
+    return false;
+}
+
 static enum restart_state state_before(const struct going_back *going)
 {
     /* One that has crashed has nothing to go on with. */
-    if (!running_is_active(&going->running) || going->running.state == RUN_STATE_CRASHED)
+    if (!running_is_active(&going->running) || going->running.state == RUN_STATE_CRASHED ||
+        has_transient_disk(going->change.domain))
         return RESTART_SHUTOFF;
     return going->running.state == RUN_STATE_RUNNING ? RESTART_RUNNING : RESTART_PAUSED;
 }

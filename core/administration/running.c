@@ -3,6 +3,7 @@
 #include "administration/running.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +15,10 @@
 
 /* For the answer to each command, and for somebody else to give the monitor back. */
 #define ANSWER_MS 20000
+
+/* How long it may take until a QEMU that others have started is found by its socket. */
+#define COME_MS      2500
+#define COME_STEP_MS 50
 
 int running_check_state(enum run_state state, struct error *err)
 {
@@ -59,13 +64,26 @@ int running_end_leftover(const struct block_engine *engine, struct error *err)
     return qmp_job_abort(engine->qmp, RUNNING_MERGE_JOB, engine->timeout_ms, err);
 }
 
+/* One that others have started a moment ago was not looked for yet. */
+static int borrow(const struct change *change, struct running *running, struct error *err)
+{
+    int r = -ESRCH;
+    for (int waited = 0; r == -ESRCH; waited += COME_STEP_MS) {
+        r = machine_borrow(running->machine, ANSWER_MS, &running->qmp, &running->state, err);
+        if (r != -ESRCH || waited >= COME_MS || !running_is_written(change->domain))
+            break;
+        poll(NULL, 0, COME_STEP_MS);
+    }
+    return r;
+}
+
 int running_begin(const struct change *change, struct running *running, struct error *err)
 {
     *running = (struct running){.state = RUN_STATE_SHUTOFF};
     running->machine = machines_get(change->administration->options.machines, change->serial);
     if (!running->machine)
         return 0;
-    int r = machine_borrow(running->machine, ANSWER_MS, &running->qmp, &running->state, err);
+    int r = borrow(change, running, err);
     if (r == -ESRCH) {
         struct machine_report report;
         machine_report(running->machine, &report);

@@ -40,6 +40,7 @@ void start_done(struct start *start)
     for (char **monitor = start->monitors; *monitor; monitor++)
         free(*monitor);
     launch_free(start->argv);
+    transients_done(start->transients, start->transient_count);
     free(start->data_paths);
     free(start->claims);
     free(start->disks);
@@ -100,16 +101,25 @@ static int describe_layer(struct start *start, const struct layer *layer, struct
     return layer->format == IMAGE_FORMAT_QCOW2 ? find_data(start, layer, fd, &described->data_path, err) : 0;
 }
 
+/* What the guest writes goes into an overlay that goes with its QEMU. */
+static int add_transient(struct start *start, const struct disk *disk, struct launch_layer *described,
+                         struct error *err)
+{
+    if (disk->active->remote)
+        return error_set(err, EOPNOTSUPP, "%s lies on the network, where this version changes nothing",
+                         disk->active->path);
+    struct transient *transient = &start->transients[start->transient_count++];
+    int r = transient_plan(transient, start->change, disk->active, disk->position, err);
+    *described = (struct launch_layer){.path = transient->path, .format = IMAGE_FORMAT_QCOW2};
+    return r;
+}
+
 static int describe_disk(struct start *start, const struct disk *disk, struct error *err)
 {
     if (!disk->active)
         return error_set(err, EIO, "the image of disk %s can't be read: %s", disk->target,
                          start->change->domain->problem ? start->change->domain->problem : disk->source);
-    if (!disk->persistent)
-        return error_set(err, EOPNOTSUPP,
-                         "disk %s is not persistent; starting such a domain is not in this version",
-                         disk->target);
-    size_t depth = 0;
+    size_t depth = !disk->persistent;
     for (const struct layer *layer = disk->active; layer; layer = layer->backing)
         depth++;
     struct launch_layer *layers = calloc(depth, sizeof *layers);
@@ -117,7 +127,7 @@ static int describe_disk(struct start *start, const struct disk *disk, struct er
         return error_set(err, ENOMEM, "out of memory");
     start->disks[start->disk_count++] =
         (struct launch_disk){.target = disk->target, .layers = layers, .count = depth};
-    int r = 0;
+    int r = disk->persistent ? 0 : add_transient(start, disk, layers++, err);
     for (const struct layer *layer = disk->active; r == 0 && layer; layer = layer->backing)
         r = describe_layer(start, layer, layers++, err);
     return r;
@@ -165,7 +175,8 @@ int start_prepare(struct start *start, const struct change *change, struct machi
     *start = (struct start){.change = change, .machine = machine, .is_claimed = spec->is_claimed};
     start->disks = calloc(spec->disk_count + 1, sizeof *start->disks);
     start->claims = calloc(spec->disk_count + 1, sizeof *start->claims);
-    if (!start->disks || !start->claims)
+    start->transients = calloc(spec->disk_count + 1, sizeof *start->transients);
+    if (!start->disks || !start->claims || !start->transients)
         return error_set(err, ENOMEM, "out of memory");
     int r = 0;
     for (size_t i = 0; r == 0 && i < spec->disk_count; i++)
@@ -190,6 +201,9 @@ static bool is_cancelled(void *opaque)
 
 int start_launch(struct start *start, struct error *err)
 {
+    int r = transients_make(start->transients, start->transient_count, start->change, err);
+    if (r < 0)
+        return r;
     drop_claims(start); /* QEMU takes its own locks */
     return machine_launch(start->machine, start->argv, change_source(start->change), is_cancelled,
                           (void *)start->change, err);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "administration/change.h"
+#include "administration/transient.h"
 #include "io/compression_pipe.h"
 #include "machine/launch.h"
 #include "machine/machine.h"
@@ -31,6 +32,8 @@ struct start {
     struct machine *machine;     /* borrowed */
     struct launch_disk *disks;
     size_t disk_count;
+    struct transient *transients; /* of disks that are not persistent */
+    size_t transient_count;
     char **data_paths; /* that the layers borrow */
     size_t data_count;
     int *claims;
@@ -44,13 +47,14 @@ struct start {
 /*
  * All but the spec's own strings and layers is copied or borrowed until start_done, which is to be called
  * also after a failure. Errors: EBUSY where somebody writes to an image, with who; EOPNOTSUPP for a disk that
- * is not persistent, or lies on the network; EINVAL for a launch that can't be (launch.h); EIO, ENOENT, EPERM
+ * lies on the network; EINVAL for a launch that can't be (launch.h); EIO, ENOENT, EPERM
  * for an image that can't be opened; ENOMEM.
  */
 int start_prepare(struct start *start, const struct change *change, struct machine *machine,
                   const struct start_spec *spec, struct error *err);
 
-/* Starts it, and waits until it answers. Errors: as machine_launch; after one it does not run. */
+/* Starts it, and waits until it answers. Errors: as machine_launch, transients_make; after one it does not
+ * run. */
 int start_launch(struct start *start, struct error *err);
 
 /*

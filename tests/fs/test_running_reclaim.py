@@ -22,6 +22,7 @@ from checks import Skip, equal, need
 from mounted import run, wait_for
 from running import PAGE, Running, administer_bytes, bottom_name, is_ended, same
 from test_power import BARE, QEMU, Guest, Monitor, Watched, state, wait_state
+from test_running import wait_connected
 
 HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
 EXTERNAL = "disk-only disk=vda:external disk=vdb:external"
@@ -178,7 +179,7 @@ def test_opened_by_drive():
             def write(value):
                 equal(guest.command("human-monitor-command", command_line=f'qemu-io d "write -q -P {value} 0 64k"'), "")
 
-            wait_state(mount, "running")
+            wait_connected(mount)
             for number in range(3):
                 write(number + 5)
                 domains.create(mount, f"s{number} disk-only disk=vda:external")
@@ -340,8 +341,8 @@ def two_domains(order, first_runs, second_runs):
 def test_two_domains():
     """Layers that a clone reads through, one domain running or both, whatever is deleted first: both keep their bytes"""
     need(QEMU)
-    for first_runs, second_runs in ((True, True), (True, False), (False, True)):
-        for order in ("abc", "cba", "bac"):
+    for first_runs, second_runs, orders in ((True, True, ("bac", "cba")), (True, False, ("abc", "bac")), (False, True, ("cba",))):
+        for order in orders:
             two_domains(order, first_runs, second_runs)
 
 
@@ -482,7 +483,9 @@ def crash(point, order, fate, at):
         wait_state(mount, "running")
         with contextlib.suppress(OSError):
             for name in order:
-                delete(mount, name)
+                # No rmdir, for which the kernel would hold a directory that a notification may be waiting for.
+                administer.command_of(mount, "web1", name, "delete")
+                mount.frozen_bytes.pop(name)
         if not comes_to_its_end(mount):
             return False
         mount.kill()

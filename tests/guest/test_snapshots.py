@@ -166,7 +166,7 @@ def test_daemon_that_is_killed_giving_back():
             mount.begin_daemon(VMSNAPFS_TEST_CRASH=f"{point}:1")
             for name in "ab":
                 try:
-                    os.rmdir(administer.snapshot_path(mount, "web1", name))
+                    administer.command_of(mount, "web1", name, "delete")
                 except OSError as error:
                     assert error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT), error
             mount.process.wait()
