@@ -34,6 +34,7 @@ static void render_help(const struct content_source *source, struct text *text)
         "Revert:       echo 1 > %s/DOMAIN/snapshots/NAME/revert\n"
         "Clone:        echo NEWDOMAIN > %s/DOMAIN/snapshots/NAME/clone\n"
         "Run:          echo start > %s/DOMAIN/power; also shutdown, destroy, pause, resume, reset\n"
+        "Copy a disk:  echo /PATH > %s/DOMAIN/disks/TARGET/copy; then echo 1 > …/pivot, or …/abort\n"
         "Each of create, revert, delete and clone tells its words when it is read, and defaults what a bare\n"
         "mkdir does. Whoever starts a domain asks DOMAIN/disks/TARGET/source first.\n"
         "\n"
@@ -43,7 +44,7 @@ static void render_help(const struct content_source *source, struct text *text)
         "Unmount:      umount %s\n"
         "\n"
         "See vmsnapfs(8).\n",
-        VMSNAPFS_VERSION, source->source, at, at, at, at, at, at, at, at, at, at, at, at);
+        VMSNAPFS_VERSION, source->source, at, at, at, at, at, at, at, at, at, at, at, at, at);
 }
 
 static void render_service(const struct content_source *source, unsigned entry, struct text *text)
@@ -139,6 +140,7 @@ static void render_domain(const struct content_source *source, const struct plac
             "Write a line to take a snapshot of all disks at one instant:\n"
             "\n"
             "    [NAME] [disk=TARGET:no|internal|external[:PATH]]... [reuse-external]\n"
+            "           [mirror=TARGET:PATH]...\n"
             "           [memory=no|internal|external] [memory-file=PATH] [compress=none|gzip|zstd]\n"
             "           [live] [paused] [disk-only] [quiesce=try|require] [description=\"...\"]\n"
             "\n"
@@ -186,9 +188,39 @@ static bool may_be_started_from(const struct domain *domain, const struct disk *
     return !domain->is_guessed || !domain->may_switch_files || strcmp(disk->active->path, disk->source) == 0;
 }
 
-static void render_disk(const struct domain *domain, const struct disk *disk, unsigned entry,
+static void render_disk_command(const struct content_source *source, const struct place *place,
+                                unsigned entry, struct text *text)
+{
+    const struct disk *disk = place->disk;
+    if (entry == DISK_COPY)
+        text_append_string(
+            text,
+            "Write PATH to have the running domain's disk copied into a new file and kept in step there:\n"
+            "\n"
+            "    PATH [shallow | base=PATH] [raw | format=raw|qcow2] [reuse] [bandwidth=BYTES[K|M|G]]\n"
+            "\n"
+            "shallow copies the top layer alone, and the copy lies on what that lies on; reuse takes a file "
+            "that\n"
+            "is there. It goes on until something is written to pivot or abort, or the domain ends.\n");
+    else if (entry == DISK_PIVOT)
+        text_append_string(
+            text, "Write 1 to have the domain go on in the copy of this disk, once that is in step.\n");
+    else
+        text_append_string(
+            text, "Write 1 to let go of the copy of this disk: in step, it holds what the disk holds at "
+                  "that instant;\nelse it is removed.\n");
+    text_append_string(text,
+                       disk->mirror ? "\nThe disk is being copied to " : "\nThe disk is not being copied.\n");
+    if (disk->mirror)
+        text_printf(text, "%s\n", disk->mirror);
+    render_last_result(source, place, text);
+}
+
+static void render_disk(const struct content_source *source, const struct place *place, unsigned entry,
                         struct text *text)
 {
+    const struct domain *domain = place->domain;
+    const struct disk *disk = place->disk;
     const struct layer *active = disk->active;
     switch (entry) {
     case DISK_FORMAT:
@@ -211,6 +243,11 @@ static void render_disk(const struct domain *domain, const struct disk *disk, un
     case DISK_SOURCE:
         if (may_be_started_from(domain, disk))
             text_printf(text, "%s\n", active ? active->path : disk->source);
+        return;
+    case DISK_ABORT:
+    case DISK_COPY:
+    case DISK_PIVOT:
+        render_disk_command(source, place, entry, text);
         return;
     }
 }
@@ -254,9 +291,10 @@ static void render_snapshot(const struct content_source *source, const struct pl
         return;
     case SNAPSHOT_REVERT:
         text_append_string(
-            text, "Write 1 to bring the domain back to this snapshot, or shutoff; with them guard, to take a "
-                  "snapshot\nof the present first, or force. What came after the current snapshot is lost "
-                  "otherwise.\n");
+            text,
+            "Write 1 to bring the domain back to this snapshot, in the state that it had then, or running, "
+            "paused\nor shutoff; with them guard, to take a snapshot of the present first, or force. What "
+            "came after the\ncurrent snapshot is lost otherwise.\n");
         render_last_result(source, place, text);
         return;
     case SNAPSHOT_CONSISTENCY:
@@ -298,5 +336,5 @@ void content_render(const struct content_source *source, const struct place *pla
     else if (place->node.kind == NODE_JOB)
         job_tree_render(source->administration, place, text);
     else if (node_is_disk_file(place->node.kind))
-        render_disk(place->domain, place->disk, place->node.kind - NODE_DISK_FILE, text);
+        render_disk(source, place, place->node.kind - NODE_DISK_FILE, text);
 }

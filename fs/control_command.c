@@ -53,6 +53,17 @@ static int parse_for_domain(unsigned entry, const char *bytes, size_t length, st
     return parse_defaults(bytes, length, &request->defaults, err);
 }
 
+static int parse_for_disk(unsigned entry, const char *bytes, size_t length, struct request *request,
+                          struct error *err)
+{
+    if (entry == DISK_COPY) {
+        request->kind = REQUEST_COPY;
+        return command_parse_copy(bytes, length, &request->copy, err);
+    }
+    request->kind = entry == DISK_PIVOT ? REQUEST_PIVOT : REQUEST_ABORT;
+    return command_parse_trigger(bytes, length, err);
+}
+
 static int parse_for_snapshot(unsigned entry, const char *bytes, size_t length, struct request *request,
                               struct error *err)
 {
@@ -82,8 +93,12 @@ int control_command_parse(const struct place *place, const char *bytes, size_t l
         .domain = place->domain->serial,
         .snapshot = place->snapshot ? place->snapshot->serial : 0,
     };
-    int rc = place->snapshot ? parse_for_snapshot(place->node.position, bytes, length, &parsed, err)
-                             : parse_for_domain(place->node.position, bytes, length, &parsed, err);
+    bool of_disk = node_is_disk_file(place->node.kind);
+    if (of_disk)
+        parsed.disk = place->disk->position;
+    int rc = of_disk ? parse_for_disk(place->node.kind - NODE_DISK_FILE, bytes, length, &parsed, err)
+             : place->snapshot ? parse_for_snapshot(place->node.position, bytes, length, &parsed, err)
+                               : parse_for_domain(place->node.position, bytes, length, &parsed, err);
     if (rc == 0)
         *request = parsed;
     return rc;

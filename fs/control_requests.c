@@ -258,6 +258,7 @@ void control_requests_write(fuse_req_t request, const struct place *place, const
     struct request asked = {0};
     if (code == 0)
         code = control_command_parse(place, document.data, document.length, &asked, &err);
+    asked.may_launch = may_power(request);
     if (code != 0) {
         result.code = -code;
         result.text = err.text;

@@ -136,7 +136,8 @@ static const char *status_name(enum job_status status)
 {
     static const char *const names[] = {
         [JOB_WAITING] = "waiting", [JOB_RUNNING] = "running", [JOB_CANCELLING] = "cancelling",
-        [JOB_DONE] = "done",       [JOB_FAILED] = "failed",
+        [JOB_DONE] = "done",       [JOB_FAILED] = "failed",   [JOB_COPYING] = "copying",
+        [JOB_READY] = "ready",
     };
     return names[status];
 }

@@ -43,9 +43,12 @@ static const struct fixed_entry snapshots_entries[] = {
 };
 
 static const struct fixed_entry disk_entries[] = {
+    {"abort", DISK_ABORT, ENTRY_CONTROL},
+    {"copy", DISK_COPY, ENTRY_CONTROL},
     {"format", DISK_FORMAT, ENTRY_FILE},
     {"layers", DISK_LAYERS, ENTRY_FILE},
     {"persistent", DISK_PERSISTENT, ENTRY_FILE},
+    {"pivot", DISK_PIVOT, ENTRY_CONTROL},
     {"size", DISK_SIZE, ENTRY_FILE},
     {"snapshot", DISK_SNAPSHOT, ENTRY_FILE},
     {"source", DISK_SOURCE, ENTRY_FILE},
@@ -533,6 +536,12 @@ void tree_control_path(const struct place *place, struct text *text)
 {
     if (place->node.kind == NODE_JOB) {
         text_printf(text, "jobs/%llu/cancel", (unsigned long long)place->node.serial);
+        return;
+    }
+    if (node_is_disk_file(place->node.kind)) {
+        const struct fixed_entry *of_disk =
+            fixed_by_position(disk_entries, place->node.kind - NODE_DISK_FILE);
+        text_printf(text, "disks/%s/%s", place->disk->target, of_disk ? of_disk->name : "?");
         return;
     }
     const struct fixed_entry *entries = place->snapshot ? snapshot_entries : domain_entries;

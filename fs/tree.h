@@ -52,6 +52,9 @@ enum disk_entry {
     DISK_SIZE,
     DISK_SNAPSHOT,
     DISK_SOURCE,
+    DISK_ABORT,
+    DISK_COPY,
+    DISK_PIVOT,
     DISK_ENTRY_COUNT,
 };
 

@@ -18,7 +18,10 @@
 #include "administration/inside.h"
 #include "administration/lane.h"
 #include "administration/leftovers.h"
+#include "administration/mirror.h"
+#include "administration/mirror_watch.h"
 #include "administration/reclaimer.h"
+#include "administration/resume.h"
 #include "administration/tidying.h"
 #include "administration/undo.h"
 #include "base/cleanup.h"
@@ -64,7 +67,9 @@ int administration_start(struct administration *administration, struct catalog_s
         return 0;
     leftovers_remove(administration);
     tidy_touched(administration);
-    return reclaimer_start(administration, &administration->reclaimer, err);
+    resume_all(administration);
+    int r = reclaimer_start(administration, &administration->reclaimer, err);
+    return r < 0 ? r : mirrors_start(administration, &administration->mirrors, err);
 }
 
 void administration_stop(struct administration *administration)
@@ -75,6 +80,7 @@ void administration_stop(struct administration *administration)
     administration->is_stopping = true;
     pthread_cond_broadcast(&administration->changed);
     pthread_mutex_unlock(&administration->lock);
+    mirrors_stop(administration->mirrors);
     reclaimer_stop(administration->reclaimer);
     pthread_mutex_lock(&administration->lock);
     while (administration->threads > 0)
@@ -94,6 +100,7 @@ void administration_free(struct administration *administration)
     if (!administration)
         return;
     administration_stop(administration);
+    mirrors_free(administration->mirrors);
     reclaimer_free(administration->reclaimer);
     for (struct lane *lane = administration->lanes, *next; lane; lane = next) {
         next = lane->next;
@@ -133,9 +140,15 @@ void request_free(struct request *request)
     case REQUEST_POWER:
         power_command_done(&request->power);
         break;
+    case REQUEST_COPY:
+        copy_command_done(&request->copy);
+        break;
+    case REQUEST_PIVOT:
+    case REQUEST_ABORT:
     case REQUEST_DELETE:
     case REQUEST_REVERT:
     case REQUEST_PROTECT:
+    case REQUEST_RESUME:
         break;
     }
     free(request->words);
@@ -211,11 +224,22 @@ static bool anything_waits_locked(const struct administration *administration)
 
 /* ---- Carrying out ---- */
 
+/* Copies whose QEMU has ended are gone before anything else is done, and once it was ended. What a guest is
+ * told to do meanwhile does not wait for that. */
+static void settle_mirrors(struct administration *administration, const struct request *request)
+{
+    struct error why;
+    bool starts = request->kind != REQUEST_POWER || request->power.verb == POWER_START;
+    if (starts && mirror_settle(administration, request->domain, &why) < 0)
+        log_info("%s", why.text);
+}
+
 static int carry_out(struct administration *administration, struct work *work, struct outcome *outcome,
                      struct error *err)
 {
     if (work_is_cancelled(administration, work))
         return error_set(err, EINTR, "it was cancelled before it began");
+    settle_mirrors(administration, work->request);
     switch (work->request->kind) {
     case REQUEST_CREATE:
         return carry_out_create(administration, work, outcome, err);
@@ -232,12 +256,19 @@ static int carry_out(struct administration *administration, struct work *work, s
         return carry_out_note(administration, work, outcome, err);
     case REQUEST_POWER:
         return carry_out_power(administration, work, outcome, err);
+    case REQUEST_RESUME:
+        return resume_pending(administration, work->request->domain, err) < 0 ? -err->code : 0;
+    case REQUEST_COPY:
+        return carry_out_copy(administration, work, outcome, err);
+    case REQUEST_PIVOT:
+        return carry_out_pivot(administration, work, outcome, err);
+    case REQUEST_ABORT:
+        return carry_out_abort(administration, work, outcome, err);
     }
     return error_set(err, EINVAL, "no such request");
 }
 
-/* What failed is kept for a while, so that a person who looks into jobs/ sees why. */
-static void keep_locked(struct administration *administration, struct work *work)
+void administration_keep_locked(struct administration *administration, struct work *work)
 {
     work->next = administration->over;
     administration->over = work;
@@ -305,7 +336,7 @@ static void finish(struct administration *administration, struct work *work, int
         *at = work->next_running;
     bool kept = r < 0 && result.code == EINTR;
     if (kept)
-        keep_locked(administration, work);
+        administration_keep_locked(administration, work);
     pthread_cond_broadcast(&administration->changed);
     pthread_mutex_unlock(&administration->lock);
     if (!kept)
@@ -442,6 +473,8 @@ static struct work *find_locked(struct administration *administration, uint64_t 
 int administration_cancel(struct administration *administration, uint64_t number)
 {
     int result = 0;
+    if (mirrors_cancel(administration->mirrors, number))
+        return 0;
     pthread_mutex_lock(&administration->lock);
     struct work *work = find_locked(administration, number);
     if (!work) {
@@ -495,6 +528,7 @@ static void each_locked(struct administration *administration, void (*add)(void 
     if (administration->background)
         add(opaque, administration->background);
     reclaimer_each_job_locked(administration->reclaimer, add, opaque);
+    mirrors_each_job_locked(administration->mirrors, add, opaque);
 }
 
 struct listing {

@@ -33,6 +33,10 @@ enum request_kind {
     REQUEST_DESCRIBE,
     REQUEST_DEFAULTS,
     REQUEST_POWER,
+    REQUEST_RESUME, /* our own: a domain goes on that an interrupted operation has left (resume.h) */
+    REQUEST_COPY,
+    REQUEST_PIVOT,
+    REQUEST_ABORT,
 };
 
 /* What a request came to. Borrowed, for the call of `done` only. */
@@ -45,7 +49,7 @@ struct request_result {
 struct request {
     enum request_kind kind;
     uint64_t domain;   /* serial */
-    uint64_t snapshot; /* serial; 0 for REQUEST_CREATE, REQUEST_DEFAULTS and REQUEST_POWER */
+    uint64_t snapshot; /* serial; 0 for what is asked of the domain or a disk */
     union {
         struct create_command create; /* REQUEST_CREATE: what it leaves open is as `defaults` says, where
                                          `use_defaults` is set (mkdir) */
@@ -56,9 +60,12 @@ struct request {
         bool is_protected;
         char *description;
         struct power_command power;
+        struct copy_command copy;
         char *defaults; /* REQUEST_DEFAULTS: the text, which command_parse_defaults has accepted */
     };
+    unsigned disk; /* REQUEST_COPY, REQUEST_PIVOT, REQUEST_ABORT: its position */
     bool use_defaults;
+    bool may_launch; /* who asks may have QEMUs started and ended */
     char *words; /* the command as a person would tell it, for jobs/ and events: "mkdir snapshots/upgrade" */
     pid_t pid;   /* who asks; 0: nobody */
 
@@ -73,7 +80,15 @@ void request_free(struct request *request);
 /* What a bare mkdir does where nobody has said otherwise. */
 #define DEFAULTS_AS_SHIPPED "disk-only\nquiesce=try\n"
 
-enum job_status { JOB_WAITING, JOB_RUNNING, JOB_CANCELLING, JOB_DONE, JOB_FAILED };
+enum job_status {
+    JOB_WAITING,
+    JOB_RUNNING,
+    JOB_CANCELLING,
+    JOB_DONE,
+    JOB_FAILED,
+    JOB_COPYING, /* a QEMU fills a copy */
+    JOB_READY,   /* the copy is in step, and stays so */
+};
 
 /* A request, or a piece of work in the background, as jobs/ shows it. */
 struct job {

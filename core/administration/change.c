@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "administration/resume.h"
 #include "administration/undo.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
@@ -126,13 +127,19 @@ static int reused_paths(const struct request *request, char ***paths)
     int r = 0;
     for (size_t i = 0; request->kind == REQUEST_CREATE && request->create.reuse_external && r == 0 &&
                        i < request->create.disk_count;
-         i++)
-        if (request->create.disks[i].path)
-            r = state_paths_add(paths, request->create.disks[i].path);
+         i++) {
+        const struct create_disk *disk = &request->create.disks[i];
+        if (disk->path)
+            r = state_paths_add(paths, disk->path);
+        if (r == 0 && disk->mirror)
+            r = state_paths_add(paths, disk->mirror);
+    }
+    if (request->kind == REQUEST_COPY && request->copy.reuse)
+        r = state_paths_add(paths, request->copy.path);
     return r;
 }
 
-int change_begin(struct administration *administration, struct work *work, uint64_t domain,
+static int begin(struct administration *administration, struct work *work, uint64_t domain,
                  struct change *change, struct error *err)
 {
     *change = (struct change){.administration = administration, .work = work, .serial = domain};
@@ -165,6 +172,20 @@ int change_begin(struct administration *administration, struct work *work, uint6
     change->tree = change->world.trees[0];
     mark_originals(change);
     return 0;
+}
+
+int change_begin(struct administration *administration, struct work *work, uint64_t domain,
+                 struct change *change, struct error *err)
+{
+    int r =
+        store_is_read_only(administration->options.store) ? 0 : resume_pending(administration, domain, err);
+    return r < 0 ? r : begin(administration, work, domain, change, err);
+}
+
+int change_begin_resuming(struct administration *administration, uint64_t domain, struct change *change,
+                          struct error *err)
+{
+    return begin(administration, NULL, domain, change, err);
 }
 
 int change_find(const struct change *change, uint64_t serial, const struct snapshot **snapshot,

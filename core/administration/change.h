@@ -58,11 +58,17 @@ struct change {
 };
 
 /*
+ * Before, the domain goes on that an interrupted operation has left (resume.h).
+ *
  * Errors: EROFS; EIO where the domain, its state or its journal is damaged or something of it is gone, with a
  * sentence; ESTALE: it is gone. Ended by change_end also where it fails.
  */
 int change_begin(struct administration *administration, struct work *work, uint64_t domain,
                  struct change *change, struct error *err);
+
+/* The same for resume.h: what the domain is to go on with is left alone. */
+int change_begin_resuming(struct administration *administration, uint64_t domain, struct change *change,
+                          struct error *err);
 
 /* The snapshot; ENOENT with a sentence. */
 int change_find(const struct change *change, uint64_t serial, const struct snapshot **snapshot,

@@ -19,6 +19,7 @@
 #include "administration/images.h"
 #include "administration/internals.h"
 #include "administration/made_up_name.h"
+#include "administration/mirror.h"
 #include "administration/overlays.h"
 #include "administration/room.h"
 #include "base/cleanup.h"
@@ -34,6 +35,7 @@ static void creation_done(struct creation *creation)
     change_end(&creation->change);
     running_end(&creation->running);
     overlays_done(&creation->overlays);
+    overlays_done(&creation->mirrors);
     snapshot_choice_done(&creation->choice);
     create_command_done(&creation->command);
     undo_list_done(&creation->undo);
@@ -117,12 +119,24 @@ static int choose(struct creation *creation, struct error *err)
                                          .disks = disks,
                                          .disk_count = domain->disk_count};
     int r = snapshot_choose(&creation->command, &choice, &creation->choice, err);
-    for (size_t i = 0; r == 0 && i < domain->disk_count; i++)
-        if (creation->choice.disks[i].mirror)
-            r = error_set(err, EOPNOTSUPP, "disk %s can't be mirrored: %s", domain->disks[i].target,
-                          is_active ? "this version makes no mirrors"
-                                    : "a mirror follows what a running domain writes, and this one is not "
-                                      "running");
+    if (r == 0 && creation->choice.memory != MEMORY_NO) /* for which QEMU would let go of all its disks */
+        r = mirror_refuse(domain, NULL, err);
+    for (size_t i = 0; r == 0 && i < domain->disk_count; i++) {
+        if (creation->choice.disks[i].kind != DISK_NO)
+            r = mirror_refuse(domain, &domain->disks[i], err);
+        if (r == 0 && creation->choice.disks[i].mirror && !is_active)
+            r = error_set(
+                err, EOPNOTSUPP,
+                "disk %s can't be mirrored: a mirror follows what a running domain writes, and this one "
+                "is not running",
+                domain->disks[i].target);
+        if (r == 0 && creation->choice.disks[i].mirror && creation->choice.memory != MEMORY_NO)
+            r = error_set(
+                err, EOPNOTSUPP,
+                "disk %s can't be mirrored by a snapshot that saves memory: QEMU lets go of its disks for "
+                "a moment then; add disk-only, or write to disks/%s/copy afterwards",
+                domain->disks[i].target, domain->disks[i].target);
+    }
     return r;
 }
 
@@ -174,7 +188,9 @@ static int plan_files(struct creation *creation, struct error *err)
         if (part->kind == DISK_EXTERNAL)
             r = overlays_add(&creation->overlays, change, disk->active, disk->position,
                              tree_find_disk(change->tree, disk->position)->active, &place, err);
-        else if (part->kind == DISK_INTERNAL)
+        if (r == 0 && part->mirror)
+            r = creation_add_mirror(creation, disk, part->mirror, err);
+        if (r == 0 && part->kind == DISK_INTERNAL)
             r = internals_add(&creation->internals, change, disk, err);
     }
     if (r == 0)
@@ -314,6 +330,7 @@ int carry_out_create(struct administration *administration, struct work *work, s
     if (r < 0)
         return r;
     administration_event(administration, work->request->domain, "created snapshot %s", creation.command.name);
+    creation_show_mirrors(&creation);
     outcome->serial = creation.serial;
     const char *quiesced = creation.is_quiesced ? ", with its file systems frozen" : "";
     if (asprintf(&outcome->text, "created snapshot %s%s", creation.command.name, quiesced) < 0)

@@ -35,6 +35,14 @@ static void name_nodes(const struct creation *creation, const struct overlay *ov
              overlay->disk);
 }
 
+static void name_overlay(const struct creation *creation, unsigned disk, char name[32])
+{
+    const struct overlay overlay = {.disk = disk};
+    struct names names;
+    name_nodes(creation, &overlay, &names);
+    memcpy(name, names.node, sizeof names.node);
+}
+
 static const char *target_of(const struct creation *creation, unsigned position)
 {
     const struct domain *domain = creation->change.domain;
@@ -188,8 +196,16 @@ static int take_quiesced(struct creation *creation, struct error *err)
         r = run_state_stop(running->qmp, running->engine.timeout_ms, err);
         is_paused = r == 0;
     }
+    bool stands_still = r == 0 && !is_paused && creation_stands_still(creation);
+    if (stands_still)
+        r = run_state_stop(running->qmp, running->engine.timeout_ms, err);
     if (r == 0)
         r = creation_take(creation, err);
+    if (r == 0)
+        creation_start_mirrors(creation, name_overlay);
+    if (stands_still && !qmp_is_dead(running->qmp) &&
+        run_state_continue(running->qmp, running->engine.timeout_ms, &why) < 0)
+        log_error("%s stays paused after its snapshot: %s", change->domain->name, why.text);
     thaw(creation, agent);
     if (r == 0 && pause && agent && run_state_stop(running->qmp, running->engine.timeout_ms, &why) < 0)
         log_error("%s could not be paused after its snapshot: %s", change->domain->name, why.text);
@@ -205,6 +221,9 @@ static int take_quiesced(struct creation *creation, struct error *err)
 static int write_down(struct creation *creation, struct error *err)
 {
     struct change *change = &creation->change;
+    int r = creation_note_mirrors(creation, err);
+    if (r < 0)
+        return r;
     overlays_note(&creation->overlays, &creation->undo);
     overlays_note_identity(&creation->overlays, &creation->undo);
     internals_note(&creation->internals, &creation->undo);
@@ -217,7 +236,7 @@ static int write_down(struct creation *creation, struct error *err)
                      creation->choice.quiesce == QUIESCE_NO ? "" : change->domain->agent);
     change->images_are_untouched = true;
     change->running = &creation->running;
-    int r = undo_begin(change, "create", change->domain->serial, &creation->undo, err);
+    r = undo_begin(change, "create", change->domain->serial, &creation->undo, err);
     if (r == 0 && creation->overlays.count)
         r = creation_note(creation, err);
     if (r == 0 && creation->overlays.count)
@@ -241,7 +260,10 @@ int creation_make_running(struct creation *creation, struct error *err)
 {
     struct change *change = &creation->change;
     size_t opened = 0;
+    creation->overlays.engine = &creation->running.engine;
     int r = overlays_make(&creation->overlays, err);
+    if (r == 0)
+        r = creation_make_mirrors(creation, err);
     if (r == 0 && creation->memory.path)
         r = memory_file_make(&creation->memory, err);
     if (r == 0 && work_is_cancelled(change->administration, change->work))
@@ -252,6 +274,8 @@ int creation_make_running(struct creation *creation, struct error *err)
         r = overlays_publish(&creation->overlays, err);
     if (r == 0)
         r = open_overlays(creation, &opened, err);
+    if (r == 0)
+        r = creation_open_mirrors(creation, err);
     if (r == 0)
         r = take_all(creation, err);
     if (r < 0 && !change->is_beyond_undoing)

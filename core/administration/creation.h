@@ -18,6 +18,7 @@ struct creation {
     size_t part_count;
     struct running running; /* of an active domain */
     struct overlays overlays;
+    struct overlays mirrors; /* copies of these overlays, which its QEMU keeps in step */
     struct internals internals;
     struct memory_file memory;        /* of MEMORY_EXTERNAL */
     struct memory_save_before before; /* what the guest did */
@@ -28,6 +29,33 @@ struct creation {
 
 /* The snapshot's attributes and contents, as the files are now, for the state that is saved. */
 int creation_note(struct creation *creation, struct error *err);
+
+/* ---- Mirrors of new overlays (create_mirrors.c) ---- */
+
+/* Plans one for `disk`, at `path`. Errors: as overlays_add and mirror_check_stranger. */
+int creation_add_mirror(struct creation *creation, const struct disk *disk, const char *path,
+                        struct error *err);
+
+/* Makes their files; notes them, what is to be undone, and what the state is to know. */
+int creation_make_mirrors(struct creation *creation, struct error *err);
+int creation_note_mirrors(struct creation *creation, struct error *err);
+
+/* Gives them their names, and sees whether the QEMU can open them. */
+int creation_open_mirrors(struct creation *creation, struct error *err);
+
+/* Has the guest stood still for the instant of the snapshot, so that they have everything since? */
+static inline bool creation_stands_still(const struct creation *creation)
+{
+    return creation->mirrors.count > 0 && creation->running.state == RUN_STATE_RUNNING;
+}
+
+/* Starts them, while the guest stands still. What fails is told, and changes nothing of the snapshot. `node`
+ * gives the node of the new overlay of a disk. */
+typedef void creation_overlay_node(const struct creation *creation, unsigned disk, char name[32]);
+void creation_start_mirrors(struct creation *creation, creation_overlay_node *node);
+
+/* Shows them as jobs, once the snapshot is there. */
+void creation_show_mirrors(struct creation *creation);
 
 /*
  * Takes it of a running domain, whose disks are found: the files are made, the journal and the state that is

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "administration/change.h"
+#include "administration/mirror.h"
 #include "administration/reclaimer.h"
 #include "administration/reversion.h"
 #include "base/cleanup.h"
@@ -52,6 +53,14 @@ static void tell(const struct deletion *deletion, struct administration *adminis
                              name_of(domain, deletion->change.tree->current));
 }
 
+/* Nobody waits for its QEMU for that. */
+static bool is_active(struct administration *administration, uint64_t domain)
+{
+    struct machine_report report;
+    return machines_report(administration->options.machines, domain, &report) &&
+           (report.contact == MACHINE_CONNECTED || report.contact == MACHINE_SILENT);
+}
+
 int carry_out_delete(struct administration *administration, struct work *work, struct outcome *outcome,
                      struct error *err)
 {
@@ -62,6 +71,11 @@ int carry_out_delete(struct administration *administration, struct work *work, s
     int r = change_begin(administration, work, request->domain, change, err);
     if (r == 0)
         r = change_find(change, request->snapshot, &snapshot, err);
+    /* The others drop references, and nothing is given back while a disk is being copied. */
+    if (r == 0 && request->delete_kind >= DELETE_MERGE)
+        r = mirror_refuse(change->domain, NULL, err);
+    if (r == 0)
+        change->tree->is_active = is_active(administration, request->domain);
     if (r == 0)
         r = tree_delete(change->tree, &change->world.layers, request->snapshot, request->delete_kind,
                         &deletion.plan, err);

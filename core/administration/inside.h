@@ -10,6 +10,7 @@
 
 struct lane;
 struct reclaimer;
+struct mirrors;
 
 /* A request, or a piece of background work, on its way. */
 struct work {
@@ -47,10 +48,15 @@ struct administration {
     unsigned threads, idle;
     bool is_stopping;
     struct reclaimer *reclaimer;
+    struct mirrors *mirrors;
 };
 
 /* Has the work been cancelled, or does the program end? */
 bool work_is_cancelled(const struct administration *administration, const struct work *work);
+
+/* What failed is kept for a while, so that a person who looks into jobs/ sees why. Takes the work over; with
+ * the lock held. */
+void administration_keep_locked(struct administration *administration, struct work *work);
 
 /* For qmp_job_watch and its like: `opaque` is a struct work_watch. False: give up. */
 struct work_watch {
@@ -85,4 +91,10 @@ int carry_out_clone(struct administration *administration, struct work *work, st
 int carry_out_note(struct administration *administration, struct work *work, struct outcome *outcome,
                    struct error *err); /* rename, protect, describe, defaults */
 int carry_out_power(struct administration *administration, struct work *work, struct outcome *outcome,
+                    struct error *err);
+int carry_out_copy(struct administration *administration, struct work *work, struct outcome *outcome,
+                   struct error *err);
+int carry_out_pivot(struct administration *administration, struct work *work, struct outcome *outcome,
+                    struct error *err);
+int carry_out_abort(struct administration *administration, struct work *work, struct outcome *outcome,
                     struct error *err);

@@ -48,8 +48,9 @@ static int take_path(struct overlay *overlay, const struct overlay_place *place,
     strcpy(overlay->final, name);
     bool is_there = fstatat(overlay->directory, name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
     if (is_there && !place->reuse)
-        return error_set(err, EEXIST, "%s is there already; reuse-external uses such a file as it is",
-                         place->path);
+        return error_set(err, EEXIST, "%s is there already; %s", place->path,
+                         place->blank ? "reuse uses such a file as it is"
+                                      : "reuse-external, or reuse for a copy, uses such a file as it is");
     return 0;
 }
 
@@ -85,12 +86,42 @@ static int check_backing(const struct change *change, const struct overlay *over
     return 0;
 }
 
+/* One that a copy is made into: QEMU wants the very size, and an image of its own. */
+static int check_blank(const struct overlay *overlay, const char *path, const struct image_info *info,
+                       struct error *err)
+{
+    if (info->backing_name)
+        return error_set(err, EINVAL, "%s can't be reused: it lies on %s, and is to get everything", path,
+                         info->backing_name);
+    if (info->data_name)
+        return error_set(err, EINVAL, "%s can't be reused: its data lie in another file", path);
+    return info->size == overlay->size
+               ? 0
+               : error_set(err, EINVAL,
+                           "%s can't be reused: its disk has %llu bytes, and the one to be copied %llu", path,
+                           (unsigned long long)info->size, (unsigned long long)overlay->size);
+}
+
+static int check_blank_raw(const struct overlay *overlay, const char *path, struct error *err)
+{
+    struct stat stat;
+    if (fstat(overlay->reused_fd, &stat) < 0)
+        return error_set(err, errno, "%s: %m", path);
+    return (uint64_t)stat.st_size == overlay->size
+               ? 0
+               : error_set(err, EINVAL,
+                           "%s can't be reused: it has %llu bytes, and the disk to be copied %llu", path,
+                           (unsigned long long)stat.st_size, (unsigned long long)overlay->size);
+}
+
 static int check_reused(const struct change *change, struct overlay *overlay, const char *path,
                         struct error *err)
 {
     int r = locate_open(change->administration->options.locate, NULL, path, &overlay->reused_fd, err);
     if (r < 0)
         return r;
+    if (overlay->blank == IMAGE_FORMAT_RAW)
+        return check_blank_raw(overlay, path, err);
     cleanup(info_drop) const struct image_info *info = NULL;
     r = image_read_info(overlay->reused_fd, path, &info, err);
     if (r < 0)
@@ -101,6 +132,12 @@ static int check_reused(const struct change *change, struct overlay *overlay, co
                          (unsigned long long)overlay->below->size);
     if (info->snapshot_count)
         return error_set(err, EINVAL, "%s can't be reused: it holds internal snapshots", path);
+    if (overlay->blank == IMAGE_FORMAT_QCOW2)
+        return check_blank(overlay, path, info, err);
+    if (overlay->size && info->size != overlay->size)
+        return error_set(err, EINVAL,
+                         "%s can't be reused: its disk has %llu bytes, and the one to be copied %llu", path,
+                         (unsigned long long)info->size, (unsigned long long)overlay->size);
     return check_backing(change, overlay, path, info, err);
 }
 
@@ -126,9 +163,10 @@ static int fill(struct overlays *overlays, struct change *change, struct overlay
     overlay->is_reused = place->reuse && place->path;
     if (overlay->is_reused)
         r = check_reused(change, overlay, path, err);
-    return r < 0 ? r
-                 : change_add_layer(change, overlay->layer, path_in_store(change_source(change), path),
-                                    !overlay->is_reused, err);
+    return r < 0 || place->aside
+               ? r
+               : change_add_layer(change, overlay->layer, path_in_store(change_source(change), path),
+                                  !overlay->is_reused, err);
 }
 
 int overlays_add(struct overlays *overlays, struct change *change, const struct layer *below, unsigned disk,
@@ -146,9 +184,11 @@ int overlays_add(struct overlays *overlays, struct change *change, const struct 
                                 .claim = -1,
                                 .directory = -1,
                                 .reused_fd = -1};
-    overlay->is_copy = place->copy;
+    overlay->is_copy = place->copy || place->blank == IMAGE_FORMAT_RAW;
+    overlay->blank = place->blank;
+    overlay->size = place->size;
     overlay->internal = place->internal;
-    overlay_name_temporary(change->operation, overlays->count, overlay->temporary);
+    overlay_name_temporary(change->operation, overlays->first + overlays->count, overlay->temporary);
     int r = fill(overlays, change, overlay, place, err);
     overlays->count++; /* also where it failed: something is open */
     return r;
@@ -174,7 +214,7 @@ static int reserve(struct overlay_file *file, struct error *err)
 static int make_files(struct overlays *overlays, struct error *err)
 {
     size_t whole = overlays->file_count - overlays->copy_count;
-    int r = whole ? overlay_files_make(overlays->files, whole, IMAGE_TIMEOUT_MS, err) : 0;
+    int r = whole ? overlay_files_make(overlays->files, whole, overlays->engine, IMAGE_TIMEOUT_MS, err) : 0;
     overlays->is_made = r == 0;
     for (size_t i = whole; r == 0 && i < overlays->file_count; i++)
         r = reserve(&overlays->files[i], err);
@@ -185,11 +225,12 @@ static void add_file(struct overlays *overlays, const struct overlay *overlay, u
 {
     overlays->files[overlays->file_count++] = (struct overlay_file){
         .directory = overlay->directory,
+        .directory_path = overlay->directory_path,
         .temporary_name = overlay->temporary,
         .final_name = overlay->final,
         .below = overlay->below_fd,
-        .backing_name = overlay->below->path,
-        .backing_format = image_format_name(overlay->below->format),
+        .backing_name = overlay->blank ? NULL : overlay->below->path,
+        .backing_format = overlay->blank ? NULL : image_format_name(overlay->below->format),
         .size_bytes = size,
         .fd = -1,
     };
@@ -203,17 +244,24 @@ int overlays_make(struct overlays *overlays, struct error *err)
     for (size_t i = 0; i < overlays->count; i++) {
         const struct overlay *overlay = &overlays->list[i];
         uint64_t size;
-        if (!align_up_checked(overlay->below->size, 512, &size))
+        if (!align_up_checked(overlay->size ? overlay->size : overlay->below->size, 512, &size))
             return error_set(err, EINVAL, "%s is too long", overlay->below->path);
         if (!overlay->is_reused && !overlay->is_copy)
             add_file(overlays, overlay, size);
     }
     for (size_t i = 0; i < overlays->count; i++)
-        if (overlays->list[i].is_copy) {
+        if (overlays->list[i].is_copy && !overlays->list[i].is_reused) {
             add_file(overlays, &overlays->list[i], 0);
             overlays->copy_count++;
         }
-    return make_files(overlays, err);
+    int r = make_files(overlays, err);
+    for (size_t i = 0; r == 0 && i < overlays->count; i++) {
+        const struct overlay *overlay = &overlays->list[i];
+        if (overlay->blank == IMAGE_FORMAT_RAW && !overlay->is_reused &&
+            ftruncate(overlay_fd(overlays, overlay), (off_t)overlay->size) < 0)
+            r = error_set(err, errno, "%s/%s: %m", overlay->directory_path, overlay->final);
+    }
+    return r;
 }
 
 static struct overlay_file *file_of(const struct overlays *overlays, const struct overlay *overlay)

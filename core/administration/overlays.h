@@ -21,15 +21,19 @@ struct overlay {
     int reused_fd;
     bool is_copy;                             /* no overlay: an image of its own, filled by overlays_copy */
     const struct internal_snapshot *internal; /* what is copied: this one in `below`; NULL: the whole layer */
+    enum image_format blank;                  /* no overlay: an empty image of this format; UNKNOWN: not so */
+    uint64_t size;                            /* virtual, bytes; 0: as `below` */
     char temporary[OVERLAY_NAME_SIZE];
     char final[OVERLAY_NAME_SIZE];
 };
 
 struct overlays {
+    const struct block_engine *engine; /* the QEMU that will use them; NULL: none does now; borrowed */
     struct overlay *list;
     struct overlay_file *files;           /* of those that are made */
     size_t count, file_count, copy_count; /* copies are the last of the files */
     bool is_made;
+    size_t first; /* the number of its first temporary name in the operation */
 };
 
 /* How an overlay is called. Both borrowed. */
@@ -40,6 +44,9 @@ struct overlay_place {
     bool copy;            /* a copy of the content instead of an overlay */
     bool is_written;      /* `below` by the QEMU that runs the domain, which will be told to leave it */
     const struct internal_snapshot *internal; /* with `copy`: of this one */
+    bool aside;              /* no layer of the plan: a copy that a QEMU fills (mirror.h). Only with `path` */
+    enum image_format blank; /* with `aside`: raw or qcow2, and on nothing; UNKNOWN: an overlay on `below` */
+    uint64_t size;           /* with `aside`: virtual, bytes */
 };
 
 /*

@@ -6,19 +6,13 @@
  * nothing changes its images while they are told to QEMU, which locks them then.
  */
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "administration/change.h"
-#include "administration/images.h"
+#include "administration/mirror.h"
+#include "administration/start.h"
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "hypervisor/image_claim.h"
-#include "image/locate.h"
-#include "machine/launch.h"
 
 #define BORROW_MS 10000
 #define ANSWER_MS 10000
@@ -37,161 +31,7 @@ static int answer(struct outcome *outcome, const char *text, struct error *err)
     return outcome->text ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
-/* ---- Starting: what it is started with ---- */
-
-struct start {
-    struct change change;
-    struct launch_disk *disks;
-    size_t disk_count;
-    char **data_paths; /* that the layers borrow */
-    size_t data_count;
-    int *claims;
-    size_t claim_count;
-    char *monitors[4];
-    char **argv;
-    const char *changed; /* a layer that somebody wrote to after it was frozen; borrowed */
-};
-
-static void drop_claims(struct start *start)
-{
-    for (size_t i = 0; i < start->claim_count; i++)
-        if (start->claims[i] >= 0)
-            close(start->claims[i]);
-    start->claim_count = 0;
-}
-
-static void start_done(struct start *start)
-{
-    drop_claims(start);
-    for (size_t i = 0; i < start->disk_count; i++)
-        free((void *)start->disks[i].layers);
-    for (size_t i = 0; i < start->data_count; i++)
-        free(start->data_paths[i]);
-    for (char **monitor = start->monitors; *monitor; monitor++)
-        free(*monitor);
-    launch_free(start->argv);
-    free(start->data_paths);
-    free(start->claims);
-    free(start->disks);
-    change_end(&start->change);
-}
-
-/* Where the clusters of the image lie, if not in itself. */
-static int find_data(struct start *start, const struct layer *layer, int fd, const char **path,
-                     struct error *err)
-{
-    const struct image_info *info;
-    struct image_reference data = {0};
-    int r = image_read_info(fd, layer->path, &info, err);
-    if (r < 0)
-        return r;
-    if (info->data_name)
-        r = locate_reference(start->change.administration->options.locate, layer->path, info->data_name,
-                             "raw", &data, err);
-    image_info_unref(info);
-    if (r < 0 || !data.path)
-        return r;
-    char **grown = realloc(start->data_paths, (start->data_count + 1) * sizeof *grown);
-    char *copy = grown ? strdup(data.path) : NULL;
-    image_reference_done(&data);
-    if (grown)
-        start->data_paths = grown;
-    if (!copy)
-        return error_set(err, ENOMEM, "out of memory");
-    *path = grown[start->data_count++] = copy;
-    /* It must be one that may be opened. */
-    cleanup_close int data_fd = -1;
-    return locate_open(start->change.administration->options.locate, start->change.domain->named_files, copy,
-                       &data_fd, err);
-}
-
-static int describe_layer(struct start *start, const struct layer *layer, struct launch_layer *described,
-                          struct error *err)
-{
-    cleanup_close int fd = -1;
-    struct stat stat;
-    *described = (struct launch_layer){.path = layer->path, .format = layer->format};
-    int r = image_open(&start->change, layer, &fd, err);
-    if (r == 0 && fstat(fd, &stat) < 0)
-        r = error_set(err, errno, "%s: %m", layer->path);
-    if (r < 0)
-        return r;
-    described->is_device = S_ISBLK(stat.st_mode);
-    if (layer->changed)
-        start->changed = layer->path;
-    if (layer->active) {
-        r = image_claim_take(layer->path, fd, &start->claims[start->claim_count], err);
-        if (r < 0)
-            return r;
-        start->claim_count++;
-    }
-    return layer->format == IMAGE_FORMAT_QCOW2 ? find_data(start, layer, fd, &described->data_path, err) : 0;
-}
-
-static int describe_disk(struct start *start, const struct disk *disk, struct error *err)
-{
-    if (!disk->active)
-        return error_set(err, EIO, "the image of disk %s can't be read: %s", disk->target,
-                         start->change.domain->problem ? start->change.domain->problem : disk->source);
-    if (!disk->persistent)
-        return error_set(err, EOPNOTSUPP,
-                         "disk %s is not persistent; starting such a domain is not in this version",
-                         disk->target);
-    size_t depth = 0;
-    for (const struct layer *layer = disk->active; layer; layer = layer->backing)
-        depth++;
-    struct launch_layer *layers = calloc(depth, sizeof *layers);
-    if (!layers)
-        return error_set(err, ENOMEM, "out of memory");
-    start->disks[start->disk_count++] =
-        (struct launch_disk){.target = disk->target, .layers = layers, .count = depth};
-    int r = 0;
-    for (const struct layer *layer = disk->active; r == 0 && layer; layer = layer->backing)
-        r = describe_layer(start, layer, layers++, err);
-    return r;
-}
-
-/* A definition that names its monitor too gets one there, unless its launch makes it. */
-static int add_named_monitor(struct start *start, struct error *err)
-{
-    const struct domain *domain = start->change.domain;
-    for (char **argument = domain->launch; domain->qmp && *argument; argument++)
-        if (strstr(*argument, domain->qmp))
-            return 0;
-    size_t count = 0;
-    while (start->monitors[count])
-        count++;
-    if (domain->qmp && !(start->monitors[count] = strdup(domain->qmp)))
-        return error_set(err, ENOMEM, "out of memory");
-    return 0;
-}
-
-static int prepare(struct start *start, const struct machine *machine, struct error *err)
-{
-    const struct domain *domain = start->change.domain;
-    start->disks = calloc(domain->disk_count + 1, sizeof *start->disks);
-    start->claims = calloc(domain->disk_count + 1, sizeof *start->claims);
-    if (!start->disks || !start->claims)
-        return error_set(err, ENOMEM, "out of memory");
-    int r = 0;
-    for (size_t i = 0; r == 0 && i < domain->disk_count; i++)
-        r = describe_disk(start, &domain->disks[i], err);
-    if (r == 0)
-        r = machine_monitors(machine, start->monitors, err);
-    if (r == 0)
-        r = add_named_monitor(start, err);
-    return r < 0 ? r
-                 : launch_arguments(domain->launch, start->disks, start->disk_count, start->monitors,
-                                    &start->argv, err);
-}
-
 /* ---- Starting ---- */
-
-static bool is_cancelled(void *opaque)
-{
-    const struct change *change = opaque;
-    return work_is_cancelled(change->administration, change->work);
-}
 
 static int refuse_running(struct machine *machine, const char *name, struct error *err)
 {
@@ -204,36 +44,71 @@ static int refuse_running(struct machine *machine, const char *name, struct erro
     return 0;
 }
 
+struct power {
+    struct change change;
+    struct start start;
+};
+
+static void power_done(struct power *power)
+{
+    start_done(&power->start);
+    change_end(&power->change);
+}
+
+/* It goes back to the snapshot, and runs then. */
+static int start_from(struct administration *administration, struct work *work, struct machine *machine,
+                      struct outcome *outcome, struct error *err)
+{
+    struct request *asked = work->request;
+    struct request request = {.kind = REQUEST_REVERT,
+                              .domain = asked->domain,
+                              .revert = {.state = REVERT_RUNNING},
+                              .may_launch = true}; /* power is for nobody else */
+    struct catalog *catalog = catalog_service_get(administration->catalog);
+    const struct catalog_entry *entry = catalog_find_serial(catalog, asked->domain);
+    const struct snapshot *snapshot =
+        entry ? domain_find_snapshot(entry->domain, asked->power.snapshot) : NULL;
+    request.snapshot = snapshot ? snapshot->serial : 0;
+    int r = entry ? refuse_running(machine, entry->domain->name, err) : 0;
+    catalog_put(catalog);
+    if (r == 0 && !request.snapshot)
+        r = error_set(err, ENOENT, "there is no snapshot %s", asked->power.snapshot);
+    if (r < 0)
+        return r;
+    work->request = &request;
+    r = carry_out_revert(administration, work, outcome, err);
+    work->request = asked;
+    return r;
+}
+
 static int power_start(struct administration *administration, struct work *work, struct machine *machine,
                        struct outcome *outcome, struct error *err)
 {
-    cleanup(start_done) struct start start = {0};
+    cleanup(power_done) struct power power = {0};
     if (work->request->power.snapshot)
-        return error_set(err, EOPNOTSUPP,
-                         "starting from a snapshot is not in this version: revert to it, and then start");
-    int r = change_begin(administration, work, work->request->domain, &start.change, err);
+        return start_from(administration, work, machine, outcome, err);
+    int r = change_begin(administration, work, work->request->domain, &power.change, err);
     if (r < 0)
         return r;
-    const struct domain *domain = start.change.domain;
+    const struct domain *domain = power.change.domain;
     if (!domain->launch)
-        return error_set(err, EOPNOTSUPP,
-                         "%s can't be started here: its definition says where its QEMU is (qmp), and not how "
-                         "to start it (launch)",
-                         domain->name);
+        return start_refuse_foreign(domain, err);
+    const struct start_spec spec = {
+        .disks = domain->disks, .disk_count = domain->disk_count, .launch = domain->launch};
     r = refuse_running(machine, domain->name, err);
     if (r == 0)
-        r = prepare(&start, machine, err);
-    if (r < 0)
-        return r;
-    drop_claims(&start); /* QEMU takes its own locks */
-    r = machine_launch(machine, start.argv, change_source(&start.change), is_cancelled, &start.change, err);
+        r = mirror_refuse(domain, NULL, err);
+    if (r == 0)
+        r = start_prepare(&power.start, &power.change, machine, &spec, err);
+    if (r == 0)
+        r = start_launch(&power.start, err);
     if (r < 0)
         return r;
     administration_event(administration, work->request->domain, "started");
-    if (!start.changed)
+    if (!power.start.changed)
         return answer(outcome, "started", err);
     log_warning("%s was started on %s, which was changed by someone else since it was frozen", domain->name,
-                start.changed);
+                power.start.changed);
     return answer(outcome, "started, on a layer that was changed by someone else since it was frozen", err);
 }
 
@@ -251,7 +126,8 @@ static int ask_to_quit(struct machine *machine, struct error *err)
     return r == 0 ? machine_await_off(machine, DEATH_MS, err) : r;
 }
 
-static int power_destroy(struct machine *machine, struct outcome *outcome, struct error *err)
+static int power_destroy(struct administration *administration, struct machine *machine,
+                         struct outcome *outcome, struct error *err)
 {
     struct error why = {0};
     int r = ask_to_quit(machine, &why);
@@ -259,7 +135,11 @@ static int power_destroy(struct machine *machine, struct outcome *outcome, struc
         return error_set(err, EINVAL, "%s", why.text);
     if (r < 0 && machine_kill(machine, err) == 0)
         r = machine_await_off(machine, DEATH_MS, &why);
-    return r < 0 ? error_set(err, why.code, "%s", why.text) : answer(outcome, "ended", err);
+    if (r < 0)
+        return error_set(err, why.code, "%s", why.text);
+    if (mirror_settle(administration, machine_domain(machine), &why) < 0)
+        log_info("%s", why.text); /* before the next start, then */
+    return answer(outcome, "ended", err);
 }
 
 /* ---- What is asked of one that runs ---- */
@@ -344,7 +224,7 @@ int carry_out_power(struct administration *administration, struct work *work, st
     case POWER_START:
         return power_start(administration, work, machine, outcome, err);
     case POWER_DESTROY:
-        return power_destroy(machine, outcome, err);
+        return power_destroy(administration, machine, outcome, err);
     default:
         return power_ask(machine, request->power.verb, outcome, err);
     }

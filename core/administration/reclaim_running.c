@@ -108,6 +108,18 @@ static int stat_layer(struct administration *administration, const struct world 
     return r;
 }
 
+/* A chain under an overlay that only its QEMU knows (transient.h) is let be. */
+static bool is_transient(const struct reclaim_host *host, const char *path)
+{
+    for (size_t i = 0; i < host->domain->disk_count; i++) {
+        const struct disk *disk = &host->domain->disks[i];
+        for (const struct layer *layer = disk->active; layer && !disk->persistent; layer = layer->backing)
+            if (strcmp(layer->path, path) == 0)
+                return true;
+    }
+    return false;
+}
+
 int reclaim_hosts_find(struct reclaim_hosts *hosts, const struct world *world, const char *path,
                        const char *into, struct reclaim_host **host, struct error *err)
 {
@@ -127,6 +139,9 @@ int reclaim_hosts_find(struct reclaim_hosts *hosts, const struct world *world, c
         bool has_other = into && layer_nodes_have(&one->nodes, &other);
         if (!has_file && !has_other)
             continue;
+        if (is_transient(one, path) || (into && is_transient(one, into)))
+            return error_set(err, EBUSY, "%s runs on it, with a disk that is not persistent",
+                             one->domain->name);
         if (found)
             return error_set(err, EBUSY, "the domains %s and %s run on it", found->domain->name,
                              one->domain->name);

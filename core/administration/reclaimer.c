@@ -10,6 +10,7 @@
 
 #include "administration/lane.h"
 #include "administration/memory_removal.h"
+#include "administration/mirror.h"
 #include "administration/reclaim_states.h"
 #include "administration/reclaim_work.h"
 #include "administration/undo.h"
@@ -226,6 +227,21 @@ static void set_running(struct reclaimer *reclaimer, struct entry *entry)
     pthread_mutex_unlock(&administration->lock);
 }
 
+/* What a QEMU copies stays as it is until that is over. */
+static int refuse_copied(struct administration *administration, const struct reclaim_task *task,
+                         struct error *err)
+{
+    struct catalog *catalog = catalog_service_get(administration->catalog);
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < task->domain_count; i++) {
+        const struct catalog_entry *found = catalog_find_serial(catalog, task->domains[i]);
+        if (found && !found->snapshot)
+            r = mirror_refuse(found->domain, NULL, err);
+    }
+    catalog_put(catalog);
+    return r;
+}
+
 /* True: something was done, and there may be more. */
 static bool run_one(struct reclaimer *reclaimer)
 {
@@ -238,7 +254,9 @@ static bool run_one(struct reclaimer *reclaimer)
     set_running(reclaimer, entry); /* from here on a reader, or a request, finds it */
     int r = -EBUSY;
     if (lanes_try_take(administration, task->domains, task->domain_count)) {
-        r = reclaim_work_do(administration, &entry->work, task, &err);
+        r = refuse_copied(administration, task, &err);
+        if (r == 0)
+            r = reclaim_work_do(administration, &entry->work, task, &err);
         lanes_give_back(administration, task->domains, task->domain_count);
     } else {
         error_set(&err, EBUSY, "another operation on the domain comes first");

@@ -39,30 +39,19 @@ static int add_applied(struct reversion *reversion, const struct change *change,
     reversion->applied = grown;
     struct applied *applied = &grown[reversion->applied_count++];
     *applied = (struct applied){.disk = disk, .to = to, .fd = -1};
-    cleanup_close int claim = -1; /* whoever writes to it is found before anything is done */
     int r = image_open(change, disk->active, &applied->fd, err);
-    if (r == 0)
-        r = image_claim_take(disk->active->path, applied->fd, &claim, err);
     return r < 0 ? r : room_for_bytes(applied->fd, disk->active->path, POINT_BYTES, err);
 }
 
-/* What was active is needed no more; the store has to know of it until it is given back. */
-static int note_old(struct reversion *reversion, struct change *change, const struct disk *disk,
-                    uint64_t layer, struct error *err)
+static int add_replaced(struct reversion *reversion, const struct disk *disk, uint64_t layer,
+                        struct error *err)
 {
-    cleanup_close int fd = -1;
-    struct state_frozen record;
-    int *grown = realloc(reversion->claims, (reversion->claim_count + 1) * sizeof *grown);
+    struct replaced *grown = realloc(reversion->replaced, (reversion->replaced_count + 1) * sizeof *grown);
     if (!grown)
         return error_set(err, ENOMEM, "out of memory");
-    reversion->claims = grown;
-    grown[reversion->claim_count] = -1;
-    int r = image_open(change, disk->active, &fd, err);
-    if (r == 0)
-        r = image_claim_take(disk->active->path, fd, &grown[reversion->claim_count++], err);
-    if (r == 0)
-        r = image_record_layer(change, disk->position, disk->active, fd, -1, &record, err);
-    return r < 0 ? r : change_add_content(change, layer, 0, &record, err);
+    reversion->replaced = grown;
+    grown[reversion->replaced_count++] = (struct replaced){disk, layer};
+    return 0;
 }
 
 static int plan_disk(struct reversion *reversion, struct change *change, const struct revert_disk *plan,
@@ -81,9 +70,54 @@ static int plan_disk(struct reversion *reversion, struct change *change, const s
         return add_applied(reversion, change, disk, internal->internal, err);
     const struct overlay_place place = {.snapshot = name,
                                         .copy = plan->how == REVERT_COPY_OUT,
+                                        .is_written = reversion->is_running && from->layer->active,
                                         .internal = internal ? internal->internal : NULL};
     int r = overlays_add(&reversion->overlays, change, from->layer, plan->disk, plan->active, &place, err);
-    return r < 0 ? r : note_old(reversion, change, disk, plan->was_active, err);
+    return r < 0 ? r : add_replaced(reversion, disk, plan->was_active, err);
+}
+
+/* ---- What is written to now ---- */
+
+/* What was active is needed no more; the store has to know of it until it is given back. */
+static int claim_replaced(struct reversion *reversion, struct change *change, const struct replaced *replaced,
+                          struct error *err)
+{
+    const struct disk *disk = replaced->disk;
+    cleanup_close int fd = -1;
+    struct state_frozen record;
+    int r = image_open(change, disk->active, &fd, err);
+    if (r == 0)
+        r = image_claim_take(disk->active->path, fd, &reversion->claims[reversion->claim_count], err);
+    if (r < 0)
+        return r;
+    reversion->claim_count++;
+    r = image_record_layer(change, disk->position, disk->active, fd, -1, &record, err);
+    return r < 0 ? r : change_add_content(change, replaced->layer, 0, &record, err);
+}
+
+/* Whoever writes to an image that is to be left, or changed in place, is found before anything is done. */
+static int claim_all(struct reversion *reversion, struct change *change, struct error *err)
+{
+    int r = 0;
+    reversion->claims = calloc(reversion->replaced_count + 1, sizeof *reversion->claims);
+    if (!reversion->claims)
+        return error_set(err, ENOMEM, "out of memory");
+    for (size_t i = 0; r == 0 && i < reversion->replaced_count; i++)
+        r = claim_replaced(reversion, change, &reversion->replaced[i], err);
+    for (size_t i = 0; r == 0 && i < reversion->applied_count; i++) {
+        cleanup_close int claim = -1;
+        r = image_claim_take(reversion->applied[i].disk->active->path, reversion->applied[i].fd, &claim, err);
+    }
+    return r;
+}
+
+/* Does a copy come out of what the QEMU that runs writes to? */
+static bool copies_wait(const struct reversion *reversion)
+{
+    for (size_t i = 0; reversion->is_running && i < reversion->overlays.count; i++)
+        if (reversion->overlays.list[i].is_copy && reversion->overlays.list[i].below->active)
+            return true;
+    return false;
 }
 
 /* ---- In place ---- */
@@ -155,16 +189,30 @@ static int apply(struct reversion *reversion, struct change *change, struct erro
 
 /* ---- All of it ---- */
 
-int reversion_make(struct reversion *reversion, struct change *change, const struct tree_reversion *plan,
-                   const char *name, const char *kind, struct error *err)
+int reversion_prepare(struct reversion *reversion, struct change *change, const struct tree_reversion *plan,
+                      const char *name, bool is_running, struct error *err)
 {
     int r = 0;
+    reversion->is_running = is_running;
     snprintf(reversion->tag, sizeof reversion->tag, "vmsnapfs-undo-%" PRIu64, change->operation);
     for (size_t i = 0; r == 0 && i < plan->count; i++)
         r = plan_disk(reversion, change, &plan->disks[i], name, err);
+    if (r == 0 && !is_running)
+        r = claim_all(reversion, change, err);
     if (r == 0)
         r = overlays_make(&reversion->overlays, err);
-    if (r == 0)
+    if (r == 0 && !copies_wait(reversion)) {
+        r = overlays_copy(&reversion->overlays, change, err);
+        reversion->is_copied = r == 0;
+    }
+    return r;
+}
+
+int reversion_carry_out(struct reversion *reversion, struct change *change, const char *kind,
+                        struct error *err)
+{
+    int r = reversion->is_running ? claim_all(reversion, change, err) : 0;
+    if (r == 0 && !reversion->is_copied)
         r = overlays_copy(&reversion->overlays, change, err);
     if (r == 0 && work_is_cancelled(change->administration, change->work))
         r = error_set(err, EINTR, "it was cancelled, and everything was undone");
@@ -178,6 +226,13 @@ int reversion_make(struct reversion *reversion, struct change *change, const str
     return r < 0 ? r : apply(reversion, change, err);
 }
 
+int reversion_make(struct reversion *reversion, struct change *change, const struct tree_reversion *plan,
+                   const char *name, const char *kind, struct error *err)
+{
+    int r = reversion_prepare(reversion, change, plan, name, false, err);
+    return r < 0 ? r : reversion_carry_out(reversion, change, kind, err);
+}
+
 void reversion_done(struct reversion *reversion)
 {
     overlays_done(&reversion->overlays);
@@ -189,6 +244,7 @@ void reversion_done(struct reversion *reversion)
             close(reversion->claims[i]);
     free(reversion->claims);
     free(reversion->applied);
+    free(reversion->replaced);
     undo_list_done(&reversion->undo);
     *reversion = (struct reversion){0};
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Bringing the disks of an inactive domain to what a plan (tree_reversion) says: new overlays on frozen
- * layers, internal snapshots applied in the active image, or copied out of a frozen one into a new image.
+ * Bringing the disks of a domain, which is inactive then, to what a plan (tree_reversion) says: new overlays
+ * on frozen layers, internal snapshots applied in the active image, or copied out of a frozen one into a new
+ * image.
  *
  * What is applied can be undone: an internal snapshot of all these images, in one transaction, keeps what
  * they held; it is dropped when the change has been committed.
@@ -24,21 +25,44 @@ struct copied {
     const struct internal_snapshot *internal;
 };
 
+/* What is active now and will not be. */
+struct replaced {
+    const struct disk *disk;
+    uint64_t layer; /* id in the plan */
+};
+
 struct reversion {
     struct overlays overlays; /* of overlays and copies: a copy begins as an overlay's file does */
     struct applied *applied;
     size_t applied_count;
-    int *claims; /* on what is active now and will not be: whoever writes there would lose it */
+    struct replaced *replaced;
+    size_t replaced_count;
+    bool is_running; /* reversion_prepare was told so */
+    bool is_copied;  /* the copies are filled */
+    int *claims;     /* on what is replaced: whoever writes there would lose it */
     size_t claim_count;
     struct undo_list undo;
     char tag[64]; /* of the undo point */
 };
 
 /*
- * Does all of it, up to the change's commit, with `kind` in the journal. New files are called after `name`.
- * Tells the plan of new layers and of those that are active no more. Errors: EBUSY; ENOSPC; EINTR; as
- * overlays_add, qemu_img_apply and others.
+ * Makes ready what can be without touching what the domain writes to: new files are made, called after
+ * `name`, and filled. With `is_running` the domain's QEMU has its images open, and is to be ended before the
+ * rest: it is not in the way here. Tells the plan of new layers. Errors: EBUSY; ENOSPC; EINTR; as
+ * overlays_add, overlays_copy and others.
  */
+int reversion_prepare(struct reversion *reversion, struct change *change, const struct tree_reversion *plan,
+                      const char *name, bool is_running, struct error *err);
+
+/*
+ * Does the rest, up to the change's commit, with `kind` in the journal. No QEMU has the domain's images open
+ * any more. Tells the plan of layers that are active no more. Errors: EBUSY; EINTR; as undo_begin,
+ * qemu_img_apply and others.
+ */
+int reversion_carry_out(struct reversion *reversion, struct change *change, const char *kind,
+                        struct error *err);
+
+/* Both, for an inactive domain. */
 int reversion_make(struct reversion *reversion, struct change *change, const struct tree_reversion *plan,
                    const char *name, const char *kind, struct error *err);
 void reversion_done(struct reversion *reversion);

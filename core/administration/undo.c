@@ -11,6 +11,7 @@
 
 #include "administration/change.h"
 #include "administration/reclaimer.h"
+#include "administration/resume.h"
 #include "administration/running.h"
 #include "administration/undo_image.h"
 #include "administration/undo_pivot.h"
@@ -129,6 +130,12 @@ void undo_add_pivot(struct undo_list *list, const char *upper, const char *lower
     add(list, "pivot", arguments, 2);
 }
 
+void undo_add_resume(struct undo_list *list)
+{
+    const struct journal_argument arguments[] = {{.number = 1}};
+    add(list, "resume", arguments, 1);
+}
+
 void undo_list_done(struct undo_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {
@@ -219,6 +226,8 @@ static int undo_step(struct administration *administration, const struct undo_ru
         return 0;
     if (strcmp(step->type, "pivot") == 0 && has_arguments(step, "ss"))
         return undo_pivot_back(running, err);
+    if (strcmp(step->type, "resume") == 0)
+        return undo_running_resume(running, err);
     if ((strcmp(step->type, "file") == 0 || strcmp(step->type, "memory") == 0) &&
         has_arguments(step, "sssnn"))
         return undo_file(arguments, err);
@@ -357,6 +366,8 @@ static int end_operation(struct administration *administration, struct journal_o
             r = journal_complete(operation, err);
     } else {
         r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, err);
+        if (r == 0)
+            r = resume_clear_way(administration, record->domain, record->serial, err);
         if (r == 0)
             r = undo_reaching(administration, record, ending, err);
     }

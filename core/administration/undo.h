@@ -59,6 +59,8 @@ void undo_add_overlay(struct undo_list *list, const char *path, const char *belo
 
 /* A disk of the running domain is to go on in the layer `lower`, on which its active one, `upper`, lies. */
 void undo_add_pivot(struct undo_list *list, const char *upper, const char *lower);
+/* The guest stands still for a moment, and is to run on. */
+void undo_add_resume(struct undo_list *list);
 
 /* The state of a new domain. */
 void undo_add_domain(struct undo_list *list, uint64_t domain);

@@ -103,6 +103,15 @@ void undo_running_thaw(const struct journal_record *record)
                     (unsigned long long)record->domain, why.text);
 }
 
+int undo_running_resume(const struct undo_running *running, struct error *err)
+{
+    struct run_state_answer answer;
+    int r = running->qmp ? run_state_query_status(running->qmp, ANSWER_MS, &answer, err) : 0;
+    if (r < 0 || !running->qmp || answer.state != RUN_STATE_PAUSED)
+        return r;
+    return run_state_continue(running->qmp, ANSWER_MS, err);
+}
+
 /* ---- Its guest ---- */
 
 int undo_running_go_on(const struct undo_running *running, const struct journal_record *record,

@@ -28,6 +28,9 @@ void undo_running_end(struct undo_running *running);
 /* Thaws what the operation may have left frozen, as well as that can be done. */
 void undo_running_thaw(const struct journal_record *record);
 
+/* Lets the guest run on that the operation has stopped. 0 also where there is no QEMU. */
+int undo_running_resume(const struct undo_running *running, struct error *err);
+
 /* Has it happened beyond undoing? 1, 0; negative where that can't be told now. */
 int undo_running_has_happened(const struct undo_running *running, const struct journal_record *record,
                               struct error *err);

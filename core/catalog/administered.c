@@ -107,6 +107,8 @@ void administered_mark(const struct kinship *kinship, const struct image_index *
             mark(&marking, *path);
         for (char **path = state->reused; path && *path; path++)
             mark(&marking, *path);
+        for (size_t j = 0; j < state->mirror_count; j++)
+            mark(&marking, state->mirrors[j].path);
         for (size_t j = 0; j < state->hidden_count; j++)
             mark(&marking, state->hidden[j].layer);
         for (size_t j = 0; j < state->snapshot_count; j++)

@@ -3,6 +3,7 @@
 #include "catalog/assemble.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +57,7 @@ static int add_layer(struct assembly *assembly, size_t index, size_t at)
     const struct scan_image *image = draft->disks[index].layers[at].image;
     const struct state_disk *state = disk_state(assembly, index);
     const char *path = path_in_store(assembly->input->source, image->path);
+    bool is_left = state && state_paths_have(draft->state->left, path);
     struct layer *layer = calloc(1, sizeof *layer);
     if (!layer)
         return -ENOMEM;
@@ -70,8 +72,8 @@ static int add_layer(struct assembly *assembly, size_t index, size_t at)
         .active = draft->disks[index].chain.count && at == 0,
         .made = state && state_paths_have(draft->state->made, path),
         .touched = state && state_paths_have(draft->state->touched, path),
-        .original = state && state->original && strcmp(state->original, path) == 0,
-        .original_disk = assembly->positions[index],
+        .original = is_left || (state && state->original && strcmp(state->original, path) == 0),
+        .original_disk = is_left ? DOMAIN_DISKS_MAX : assembly->positions[index],
     };
     if (!layer->path)
         return -ENOMEM;
@@ -103,6 +105,17 @@ static int add_layers(struct assembly *assembly, size_t index)
     return 0;
 }
 
+static int absolute_path(const char *source, const char *stored, char **path)
+{
+    char *made = NULL;
+    if (*stored == '/')
+        made = strdup(stored);
+    else if (asprintf(&made, "%s/%s", source, stored) < 0)
+        made = NULL;
+    *path = made;
+    return made ? 0 : -ENOMEM;
+}
+
 static int add_disks(struct assembly *assembly)
 {
     struct draft *draft = assembly->draft;
@@ -130,6 +143,12 @@ static int add_disks(struct assembly *assembly)
             .snapshot = from->snapshot,
             .persistent = from->persistent,
         };
+        const struct state_mirror *mirror =
+            disk_state(assembly, i) ? state_find_mirror(draft->state, disk->position) : NULL;
+        if (mirror && absolute_path(assembly->input->source, mirror->path, &disk->mirror) < 0)
+            return -ENOMEM;
+        disk->mirror_operation = mirror ? mirror->operation : 0;
+        disk->mirror_is_unsettled = mirror && (mirror->phase != MIRROR_COPIES || mirror->resumes);
         if (!disk->target || !disk->source)
             return -ENOMEM;
     }

@@ -233,8 +233,12 @@ static int fill_administration(const struct assembly *assembly, bool is_incomple
     state->defaults = copy_or_null(known->defaults);
     if ((known->defaults && !state->defaults) || copy_known_paths(known->made, &state->made) < 0 ||
         copy_known_paths(known->reused, &state->reused) < 0 ||
-        copy_known_paths(known->touched, &state->touched) < 0)
+        copy_known_paths(known->touched, &state->touched) < 0 ||
+        copy_known_paths(known->raw, &state->raw) < 0 || copy_known_paths(known->left, &state->left) < 0)
         return -ENOMEM;
+    for (size_t i = 0; i < known->mirror_count; i++)
+        if (state_add_mirror(state, &known->mirrors[i]) < 0)
+            return -ENOMEM;
     for (size_t i = 0; i < known->unneeded_count; i++)
         if (state_add_unneeded(state, &known->unneeded[i]) < 0)
             return -ENOMEM;

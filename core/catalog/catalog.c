@@ -164,14 +164,14 @@ static int take_scan(struct catalog_service *service, struct scan *scan, uint64_
     return r == 0 && (changed || !service->catalog) ? catalog_publish(service, err) : r;
 }
 
-/* The qcow2 images that the store knows of administered domains. The caller frees. */
-static int known_images(struct catalog_service *service, char ***known)
+/* The images that the store knows of administered domains. The caller frees. */
+static int known_images(struct catalog_service *service, char ***known, char ***raw)
 {
     size_t count = 0;
     int r = 0;
     cleanup_free struct state_domain **states = members_states(&service->members, &count);
     for (size_t i = 0; states && r == 0 && i < count; i++)
-        r = catalog_known_images(locate_source(service->options.locate), states[i], known);
+        r = catalog_known_images(locate_source(service->options.locate), states[i], known, raw);
     return states ? r : -ENOMEM;
 }
 
@@ -180,13 +180,13 @@ static int look(struct catalog_service *service, bool *passed_over, struct error
     const struct locate *locate = service->options.locate;
     struct scan *scan = NULL;
     struct notices notices = {0};
-    cleanup(state_paths_free) char **known = NULL;
+    cleanup(state_paths_free) char **known = NULL, **raw = NULL;
 
     pthread_mutex_lock(&service->members_lock);
     uint64_t changes = service->members.changes, number = ++service->looks_begun;
-    int r = known_images(service, &known);
+    int r = known_images(service, &known, &raw);
     pthread_mutex_unlock(&service->members_lock);
-    const struct scan_scope scope = {.known = known};
+    const struct scan_scope scope = {.known = known, .raw = raw};
     r = r < 0 ? error_set(err, ENOMEM, "%s", strerror(ENOMEM))
               : scan_new(locate, service->directory, service->scan, &scope, &notices, &scan, err);
     for (size_t i = 0; r == 0 && i < scan->image_count; i++)

@@ -65,13 +65,13 @@ static int add_absolute(const char *source, const char *path, char ***paths)
     return made ? state_paths_add(paths, made) : -ENOMEM;
 }
 
-int catalog_known_images(const char *source, const struct state_domain *state, char ***known)
+int catalog_known_images(const char *source, const struct state_domain *state, char ***known, char ***raw)
 {
     int r = 0;
     for (char **path = state->made; r == 0 && path && *path; path++)
-        r = add_absolute(source, *path, known);
+        r = add_absolute(source, *path, state_paths_have(state->raw, *path) ? raw : known);
     for (char **path = state->reused; r == 0 && path && *path; path++)
-        r = add_absolute(source, *path, known);
+        r = add_absolute(source, *path, state_paths_have(state->raw, *path) ? raw : known);
     return r;
 }
 
@@ -150,11 +150,11 @@ static int look_at(struct catalog_service *service, struct member *member, struc
                    char *const *ignored, struct error *err)
 {
     const char *source = locate_source(service->options.locate);
-    cleanup(state_paths_free) char **names = calloc(1, sizeof *names), **known = NULL;
+    cleanup(state_paths_free) char **names = calloc(1, sizeof *names), **known = NULL, **raw = NULL;
     if (!names || names_of(source, member->domain, state, &names) < 0 ||
-        catalog_known_images(source, state, &known) < 0)
+        catalog_known_images(source, state, &known, &raw) < 0)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    const struct scan_scope scope = {.names = names, .known = known};
+    const struct scan_scope scope = {.names = names, .known = known, .raw = raw};
     cleanup(notices_done) struct notices notices = {0};
     struct discovery discovery = {0};
     struct scan *scan = NULL;

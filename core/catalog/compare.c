@@ -39,7 +39,9 @@ static bool same_disk(const struct disk *a, const struct disk *b)
 {
     return a->position == b->position && strcmp(a->target, b->target) == 0 &&
            strcmp(a->source, b->source) == 0 && a->format == b->format && a->snapshot == b->snapshot &&
-           a->persistent == b->persistent && same_layer(a->active, b->active);
+           a->persistent == b->persistent && same_string(a->mirror, b->mirror) &&
+           a->mirror_operation == b->mirror_operation && a->mirror_is_unsettled == b->mirror_is_unsettled &&
+           same_layer(a->active, b->active);
 }
 
 static bool same_frozen(const struct frozen *a, const struct frozen *b)
@@ -162,6 +164,22 @@ static bool same_state_snapshot(const struct state_snapshot *a, const struct sta
             same_identity(&a->memory.identity, &b->memory.identity) && same_list(a->launch, b->launch));
 }
 
+static bool same_mirrors(const struct state_domain *a, const struct state_domain *b)
+{
+    if (a->mirror_count != b->mirror_count)
+        return false;
+    for (size_t i = 0; i < a->mirror_count; i++) {
+        const struct state_mirror *one = &a->mirrors[i], *other = &b->mirrors[i];
+        if (one->position != other->position || strcmp(one->path, other->path) != 0 ||
+            one->format != other->format || one->operation != other->operation ||
+            one->device != other->device || one->inode != other->inode || one->phase != other->phase ||
+            one->is_made != other->is_made || one->is_shallow != other->is_shallow ||
+            one->resumes != other->resumes)
+            return false;
+    }
+    return true;
+}
+
 bool state_is_same(const struct state_domain *a, const struct state_domain *b)
 {
     if (a->serial != b->serial || strcmp(a->name, b->name) != 0 || !same_string(a->uuid, b->uuid) ||
@@ -169,7 +187,8 @@ bool state_is_same(const struct state_domain *a, const struct state_domain *b)
         a->snapshot_count != b->snapshot_count || a->is_administered != b->is_administered ||
         a->current != b->current || a->operation != b->operation || !same_list(a->made, b->made) ||
         !same_list(a->reused, b->reused) || !same_list(a->touched, b->touched) || !same_unneeded(a, b) ||
-        !same_string(a->defaults, b->defaults) ||
+        !same_string(a->defaults, b->defaults) || !same_list(a->raw, b->raw) ||
+        !same_list(a->left, b->left) || !same_mirrors(a, b) ||
         !same_state_list(a->hidden, a->hidden_count, b->hidden, b->hidden_count))
         return false;
     for (size_t i = 0; i < a->disk_count; i++)

@@ -167,19 +167,20 @@ static bool is_unopened_disk(const struct scan *scan, const char *name)
 
 /* The images that the store knows, wherever they lie: a name that a person gave an overlay may have any
  * ending. */
-static int open_known(struct scan *scan, const struct scan *before, char *const *known)
+static int open_known(struct scan *scan, const struct scan *before, enum image_format format,
+                      char *const *known)
 {
     int r = 0;
     for (; r == 0 && known && *known; known++) {
         struct scan_image *image = NULL;
         struct error why;
-        r = scan_images_open(scan, before, NULL, *known, IMAGE_FORMAT_QCOW2, &image, &why);
+        r = scan_images_open(scan, before, NULL, *known, format, &image, &why);
     }
     return r;
 }
 
 static int scan_names(struct scan *scan, const struct scan *before, const struct names *names,
-                      char *const *known, struct notices *notices)
+                      const struct scan_scope *scope, struct notices *notices)
 {
     int r = 0;
     for (size_t i = 0; r == 0 && i < names->count; i++) {
@@ -192,6 +193,8 @@ static int scan_names(struct scan *scan, const struct scan *before, const struct
     }
     for (size_t i = 0; r == 0 && i < scan->definition_count; i++)
         r = scan_definition_open(scan, before, &scan->definitions[i]);
+    if (r == 0) /* as definitions do, they come before whatever could be taken for something else */
+        r = open_known(scan, before, IMAGE_FORMAT_RAW, scope->raw);
     for (size_t i = 0; r == 0 && i < names->count; i++) {
         enum ending ending = ending_of(names->list[i]);
         if ((ending == ENDING_QCOW2 || ending == ENDING_MEANINGLESS) &&
@@ -203,7 +206,7 @@ static int scan_names(struct scan *scan, const struct scan *before, const struct
             if (scan->definitions[i].chains[j].count && !scan->definitions[i].chains[j].images[0]->is_remote)
                 r = list_beside(scan, before, scan->definitions[i].sources[j]);
     if (r == 0)
-        r = open_known(scan, before, known);
+        r = open_known(scan, before, IMAGE_FORMAT_QCOW2, scope->known);
     if (r == 0)
         r = scan_images_resolve(scan, before);
     for (size_t i = 0; r == 0 && i < scan->definition_count; i++)
@@ -274,7 +277,7 @@ int scan_new(const struct locate *locate, int directory, const struct scan *befo
             : scope->names     ? take_names(directory, scope->names, &names)
                                : read_names(directory, &names);
     if (r == 0)
-        r = scan_names(made, before, &names, scope->known, notices);
+        r = scan_names(made, before, &names, scope, notices);
     if (r == 0)
         scan_mark_restless(made);
     if (r < 0) {

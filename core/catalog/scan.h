@@ -126,6 +126,7 @@ struct scan {
 struct scan_scope {
     char *const *names; /* of files in the directory, sorted; NULL: all that are there */
     char *const *known; /* absolute paths of qcow2 images that the store knows; NULL: none */
+    char *const *raw;   /* the same of raw ones */
 };
 
 /*

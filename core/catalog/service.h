@@ -46,5 +46,6 @@ struct catalog_service {
 /* Publishes what the members are now; with `members_lock` held. -ENOMEM. */
 int catalog_publish(struct catalog_service *service, struct error *err);
 
-/* Adds the absolute paths of the qcow2 images that the state of an administered domain knows. -ENOMEM. */
-int catalog_known_images(const char *source, const struct state_domain *state, char ***known);
+/* Adds the absolute paths of the qcow2 images, and of the raw ones, that the state of an administered domain
+ * knows. -ENOMEM. */
+int catalog_known_images(const char *source, const struct state_domain *state, char ***known, char ***raw);

@@ -112,6 +112,7 @@ void domain_unref(struct domain *domain)
     for (size_t i = 0; i < domain->disk_count; i++) {
         free(domain->disks[i].target);
         free(domain->disks[i].source);
+        free(domain->disks[i].mirror);
     }
     for (size_t i = 0; i < domain->layer_count; i++) {
         if (domain->layers[i])

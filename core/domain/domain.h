@@ -39,7 +39,7 @@ struct layer {
     bool changed;  /* frozen, and yet someone wrote to it: reads give EIO */
     bool made;     /* by vmsnapfs */
     bool original; /* what the domain wrote to when it was first administered, and may be written to still */
-    unsigned original_disk; /* the position of that disk */
+    unsigned original_disk; /* the position of that disk; DOMAIN_DISKS_MAX: it was moved elsewhere for good */
     bool touched; /* frozen, and vmsnapfs writes to it, or did when it was killed: `identity` says nothing */
 };
 
@@ -67,6 +67,9 @@ struct disk {
     struct layer *active;     /* top of the chain; NULL where it could not be read, see domain.problem */
     enum snapshot_preset snapshot;
     bool persistent;
+    char *mirror;              /* absolute path of the copy that its QEMU keeps in step; NULL: none */
+    uint64_t mirror_operation; /* what its job there is called after */
+    bool mirror_is_unsettled;  /* something was begun with it that has to be brought to its end */
 };
 
 /* A disk's content at a snapshot: a layer as it is, or an internal snapshot in it. */

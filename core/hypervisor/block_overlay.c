@@ -31,10 +31,10 @@ static int check(const struct block_overlay_spec *spec, struct error *err)
         return error_set(err, EINVAL, "not a job's name");
     if (*spec->path != '/')
         return error_set(err, EINVAL, "%s: not an absolute path", spec->path);
-    if (!*spec->backing_name || !spec->backing_format)
+    if (spec->backing_name && (!*spec->backing_name || !spec->backing_format))
         return error_set(err, EINVAL, "%s: an overlay without the name and format of its backing file",
                          spec->path);
-    if (strlen(spec->backing_name) > BACKING_NAME_BYTES_MAX)
+    if (spec->backing_name && strlen(spec->backing_name) > BACKING_NAME_BYTES_MAX)
         return error_set(err, ENAMETOOLONG, "%s: the name of its backing file has more than %d bytes",
                          spec->path, BACKING_NAME_BYTES_MAX);
     if (spec->size_bytes % SECTOR_BYTES || spec->size_bytes > INT64_MAX)
@@ -56,8 +56,10 @@ static int start_create(const struct block_engine *engine, const struct block_ov
     qmp_add_string(&options, "driver", "qcow2");
     qmp_add(&options, "file", file);
     qmp_add(&options, "size", json_object_new_int64((int64_t)spec->size_bytes));
-    qmp_add_string(&options, "backing-file", spec->backing_name);
-    qmp_add_string(&options, "backing-fmt", spec->backing_format);
+    if (spec->backing_name) {
+        qmp_add_string(&options, "backing-file", spec->backing_name);
+        qmp_add_string(&options, "backing-fmt", spec->backing_format);
+    }
     if (spec->cluster_bytes)
         qmp_add(&options, "cluster-size", json_object_new_int64(spec->cluster_bytes));
     cleanup_json struct json_object *arguments = json_object_new_object();

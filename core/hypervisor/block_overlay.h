@@ -20,9 +20,10 @@
 int block_overlay_reserve(int directory, const char *temporary_name, int *fd, struct error *err);
 
 struct block_overlay_spec {
-    const char *path;           /* absolute; the reserved file. The engine has to be able to write to it */
-    const char *backing_name;   /* what its header says, at most 1023 bytes; it is not opened */
-    const char *backing_format; /* QEMU's name; never to be guessed: NULL is refused */
+    const char *path;         /* absolute; the reserved file. The engine has to be able to write to it */
+    const char *backing_name; /* what its header says, at most 1023 bytes; it is not opened. NULL: no overlay,
+                                 but an image that lies on nothing */
+    const char *backing_format; /* QEMU's name; never to be guessed: NULL is refused with a name */
     uint64_t size_bytes;        /* virtual; a multiple of 512 */
     uint32_t cluster_bytes;     /* 0: QEMU's default */
     const char *job_id;         /* of the job that makes it */

@@ -153,16 +153,49 @@ static int reserve(struct overlay_file *file, struct error *err)
     return 0;
 }
 
-struct job_id {
-    char text[16];
-};
+/* `paths` are those by which the engine can open the files. */
+static int create_in(const struct block_engine *engine, const struct overlay_file *files, char *const *paths,
+                     size_t count, int timeout_ms, struct error *err)
+{
+    const struct qmp_job_watch watch = {.timeout_ms = timeout_ms};
+    cleanup_free struct block_overlay_spec *specs = calloc(count + 1, sizeof *specs);
+    if (!specs)
+        return error_set(err, ENOMEM, "out of memory");
+    for (size_t i = 0; i < count; i++)
+        specs[i] = (struct block_overlay_spec){
+            .path = paths[i],
+            .backing_name = files[i].backing_name,
+            .backing_format = files[i].backing_format,
+            .size_bytes = files[i].size_bytes,
+            .cluster_bytes = files[i].cluster_bytes,
+            .job_id = files[i].temporary_name + 1, /* without its dot: no other operation has this one */
+        };
+    return block_overlay_create_all(engine, specs, count, &watch, err);
+}
+
+static void free_paths(char ***paths)
+{
+    for (char **path = *paths; path && *path; path++)
+        free(*path);
+    free(*paths);
+}
+
+static int create_there(const struct block_engine *engine, const struct overlay_file *files, size_t count,
+                        int timeout_ms, struct error *err)
+{
+    cleanup(free_paths) char **paths = calloc(count + 1, sizeof *paths);
+    for (size_t i = 0; paths && i < count; i++)
+        if (asprintf(&paths[i], "%s/%s", files[i].directory_path, files[i].temporary_name) < 0)
+            return paths[i] = NULL, error_set(err, ENOMEM, "out of memory");
+    return paths ? create_in(engine, files, paths, count, timeout_ms, err)
+                 : error_set(err, ENOMEM, "out of memory");
+}
 
 static int create(const struct overlay_file *files, size_t count, int timeout_ms, struct error *err)
 {
     cleanup_free int *fds = calloc(count + 1, sizeof *fds);
-    cleanup_free struct job_id *ids = calloc(count + 1, sizeof *ids);
-    cleanup_free struct block_overlay_spec *specs = calloc(count + 1, sizeof *specs);
-    if (!fds || !ids || !specs)
+    cleanup_free char **paths = calloc(count + 1, sizeof *paths);
+    if (!fds || !paths)
         return error_set(err, ENOMEM, "out of memory");
     for (size_t i = 0; i < count; i++)
         fds[i] = files[i].fd;
@@ -171,32 +204,24 @@ static int create(const struct overlay_file *files, size_t count, int timeout_ms
     int rc = stopped_images_begin(&spec, &daemon, err);
     if (rc < 0)
         return rc;
-    for (size_t i = 0; i < count; i++) {
-        snprintf(ids[i].text, sizeof ids[i].text, "c%u", (unsigned)i);
-        specs[i] = (struct block_overlay_spec){
-            .path = stopped_images_new_path(daemon, i),
-            .backing_name = files[i].backing_name,
-            .backing_format = files[i].backing_format,
-            .size_bytes = files[i].size_bytes,
-            .cluster_bytes = files[i].cluster_bytes,
-            .job_id = ids[i].text,
-        };
-    }
-    const struct qmp_job_watch watch = {.timeout_ms = timeout_ms};
-    rc = block_overlay_create_all(stopped_images_engine(daemon), specs, count, &watch, err);
+    for (size_t i = 0; i < count; i++)
+        paths[i] = (char *)stopped_images_new_path(daemon, i);
+    rc = create_in(stopped_images_engine(daemon), files, paths, count, timeout_ms, err);
     if (rc < 0)
         stopped_images_clean(daemon, err);
     return rc;
 }
 
-int overlay_files_make(struct overlay_file *files, size_t count, int timeout_ms, struct error *err)
+int overlay_files_make(struct overlay_file *files, size_t count, const struct block_engine *engine,
+                       int timeout_ms, struct error *err)
 {
     size_t reserved = 0;
     int rc = 0;
     for (; reserved < count && rc == 0; reserved += rc == 0)
         rc = reserve(&files[reserved], err);
     if (rc == 0)
-        rc = create(files, count, timeout_ms, err);
+        rc = engine ? create_there(engine, files, count, timeout_ms, err)
+                    : create(files, count, timeout_ms, err);
     for (size_t i = 0; i < count && rc == 0; i++)
         rc = block_overlay_flush(files[i].directory, files[i].fd, err);
     if (rc == 0)

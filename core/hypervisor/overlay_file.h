@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "hypervisor/block_nodes.h"
 
 /*
  * Makes an empty file with an owner, group, mode, POSIX ACL, security attributes (but those that sign the
@@ -26,6 +27,7 @@ int overlay_file_reserve(int directory, const char *temporary_name, int below, c
 
 struct overlay_file {
     int directory;              /* where it is to be */
+    const char *directory_path; /* likewise, absolute; only for an engine */
     const char *temporary_name; /* of overlay_name_temporary */
     const char *final_name;     /* of overlay_name_choose; also for texts */
     int below;                  /* the file that it is put on, open */
@@ -41,11 +43,13 @@ struct overlay_file {
 };
 
 /*
- * Makes all of them under their temporary names, durably. After an error nothing of them is left, unless we
+ * Makes all of them under their temporary names, durably: in the QEMU that will use them, or, where `engine`
+ * is NULL, in a storage daemon, whose start takes longer. After an error nothing of them is left, unless we
  * are killed: then overlay_file_undo. `timeout_ms` is for each command of QEMU's. Errors: as
  * overlay_file_reserve, stopped_images_begin, block_overlay_create, fsync.
  */
-int overlay_files_make(struct overlay_file *files, size_t count, int timeout_ms, struct error *err);
+int overlay_files_make(struct overlay_file *files, size_t count, const struct block_engine *engine,
+                       int timeout_ms, struct error *err);
 
 /*
  * Gives them their final names, durably. After an error all are gone; where one had been given its name

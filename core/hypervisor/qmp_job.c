@@ -67,6 +67,22 @@ static int query(struct qmp *client, const char *id, int timeout_ms, struct job_
     return -ENOENT;
 }
 
+int qmp_job_look(struct qmp *client, const char *id, int timeout_ms, struct qmp_job_report *report,
+                 struct error *err)
+{
+    struct job_status status;
+    int rc = query(client, id, timeout_ms, &status, err);
+    if (rc < 0)
+        return rc;
+    *report = (struct qmp_job_report){.is_over = status.concluded,
+                                      .is_ready = status.ready,
+                                      .current = status.current,
+                                      .total = status.total};
+    if (status.failed)
+        memcpy(report->problem, status.problem, sizeof report->problem);
+    return 0;
+}
+
 static bool is_about(const char *name, struct json_object *data, void *opaque)
 {
     const char *id = data ? json_string_in(data, "id") : NULL;

@@ -56,6 +56,18 @@ int qmp_job_start(struct qmp *client, const char *command, struct json_object *a
 int qmp_job_wait(struct qmp *client, const char *id, const struct qmp_job_watch *watch,
                  enum qmp_job_state *state, struct error *err);
 
+/* What a job is at now. */
+struct qmp_job_report {
+    bool is_over;  /* it has concluded, and waits to be dismissed */
+    bool is_ready; /* as QMP_JOB_READY */
+    uint64_t current, total;
+    char problem[ERROR_TEXT_MAX / 2]; /* why it failed; empty: it has not */
+};
+
+/* Does not wait. -ENOENT, without a text, where there is no such job; others as qmp_command. */
+int qmp_job_look(struct qmp *client, const char *id, int timeout_ms, struct qmp_job_report *report,
+                 struct error *err);
+
 /* Lets a QMP_JOB_WAITING one change the graph. To be followed by qmp_job_wait to the end. */
 int qmp_job_finalize(struct qmp *client, const char *id, int timeout_ms, struct error *err);
 

@@ -52,6 +52,7 @@ struct layer_request {
     bool remote; /* `path` is the name of a disk on the network */
     enum image_format format;
     const struct internal_snapshot *internal; /* only qcow2; NULL: the image itself */
+    bool vm_state; /* with `internal`: it is as much longer that the memory in it can be read; vm_state.h */
     /* Frozen: what the file must be, and stay. NULL with `internal`: others may write to the image, as long
      * as the snapshot stays. NULL without it: the file must stay what it is when it is opened. Not looked at
      * with `remote`: nobody knows whether somebody wrote there. */

@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "image/layer_reader.h"
+#include "image/qcow2_format.h"
 #include "image/qcow2_map.h"
 #include "image/qcow2_snapshot.h"
 #include "io/byte_source.h"
@@ -155,6 +156,17 @@ static int open_data_file(struct qcow2_reader *reader, const struct layer_reques
     return 0;
 }
 
+/* Memory lies behind the disk, from where the next entry of the L1 table begins (QEMU's
+ * docs/interop/qcow2.txt, "Snapshots": the VM state is stored at the end of the active layer). */
+static bool vm_state_end(const struct qcow2_header *header, const struct internal_snapshot *internal,
+                         uint64_t *end)
+{
+    unsigned entry_bits = header->extended_l2 ? 4 : 3;
+    uint64_t begin, l1_entry = UINT64_C(1) << (2 * header->cluster_bits - entry_bits);
+    return align_up_checked(internal->disk_size, l1_entry, &begin) &&
+           !__builtin_add_overflow(begin, internal->vm_state_size, end) && *end <= QCOW2_SIZE_MAX;
+}
+
 /* Fills in what depends on the header. `reader` has its descriptors and `internal` already. */
 static int set_up(struct qcow2_reader *reader, const struct layer_request *request,
                   const struct qcow2_header *header, struct error *err)
@@ -191,6 +203,9 @@ static int set_up(struct qcow2_reader *reader, const struct layer_request *reque
         return ret;
     }
     base->size = internal ? internal->disk_size : header->size;
+    if (request->vm_state && !vm_state_end(header, internal, &base->size))
+        return error_set(err, EIO, "%s: the memory in internal snapshot \"%s\" can't be where it should",
+                         request->path, internal->name);
     base->cluster_size = UINT32_C(1) << header->cluster_bits;
     base->smallest_unit = base->cluster_size / (header->extended_l2 ? 32 : 1);
     base->compressed_guest_mask = base->cluster_size - 1;

@@ -157,6 +157,30 @@ static int write_record(void *opaque, const struct lasting_process *process, str
     return 0;
 }
 
+/* The process itself may be another program by then: a script's last command. */
+static int write_command(const char *directory, const char *const *argv, struct error *err)
+{
+    cleanup_free char *path = path_in(directory, "command");
+    FILE *file = path ? fopen(path, "wxe") : NULL;
+    for (const char *const *word = argv; file && *word; word++)
+        fwrite(*word, 1, strlen(*word) + 1, file);
+    bool failed = !file || ferror(file);
+    if (file && fclose(file) != 0)
+        failed = true;
+    return failed ? error_set(err, errno, "%s can't be written: %m", path ? path : directory) : 0;
+}
+
+bool guest_was_started_with(const struct guest *guest, char *const *words)
+{
+    cleanup_free char *path = path_in(guest->directory, "command");
+    cleanup_fclose FILE *file = path ? fopen(path, "re") : NULL;
+    bool same = file;
+    for (char *const *word = words; same && *word; word++)
+        for (size_t i = 0, length = strlen(*word) + 1; same && i < length; i++)
+            same = fgetc(file) == (unsigned char)(*word)[i];
+    return same;
+}
+
 int guest_start(const char *directory, const char *const *argv, const char *working, struct guest **guest,
                 struct error *err)
 {
@@ -172,8 +196,10 @@ int guest_start(const char *directory, const char *const *argv, const char *work
     }
     cleanup_close int output = open(log, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
     const struct lasting_spec spec = {.argv = argv, .directory = working, .output_fd = output};
-    rc = output < 0 ? error_set(err, errno, "%s can't be made: %m", log)
-                    : lasting_start(&spec, write_record, made, &made->process, err);
+    rc =
+        output < 0 ? error_set(err, errno, "%s can't be made: %m", log) : write_command(directory, argv, err);
+    if (rc == 0)
+        rc = lasting_start(&spec, write_record, made, &made->process, err);
     if (rc < 0) {
         guest_bury(made);
         guest_free(made);

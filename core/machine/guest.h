@@ -7,6 +7,7 @@
  *     monitor      its QMP monitor for who administers the source
  *     monitor-2    another one, for a second mount that only reads, and for people
  *     log          what it said, at most a megabyte
+ *     command      what it was started with, each word with a zero byte after it
  *
  * There is a record of every process, since it becomes QEMU only after that was written. One thread at a
  * time, but for guest_find.
@@ -46,6 +47,9 @@ int guest_monitors(const char *directory, char *monitors[3]);
  */
 int guest_start(const char *directory, const char *const *argv, const char *working, struct guest **guest,
                 struct error *err);
+
+/* Does what it was started with begin with these words, NULL-terminated? */
+bool guest_was_started_with(const struct guest *guest, char *const *words);
 
 /* The last lines that it said, as one line without control characters; empty if it said nothing. */
 void guest_said(const struct guest *guest, char *text, size_t size);

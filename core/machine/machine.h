@@ -105,6 +105,16 @@ int machine_monitors(const struct machine *machine, char *monitors[3], struct er
 
 /* Its end, whatever it is, was asked for: it is no crash. */
 void machine_expect_end(struct machine *machine);
+void machine_forget_end(struct machine *machine); /* and is not any more */
+
+/* Did we start the QEMU that runs, and does its command begin with these words (a definition's launch)? */
+bool machine_was_started_with(struct machine *machine, char *const *launch);
+
+/* Did we start the QEMU that is there now? */
+bool machine_is_ours(struct machine *machine);
+
+/* What the last QEMU of ours said before it ended; empty if nothing, or if that is not known. */
+void machine_last_words(struct machine *machine, char *text, size_t size);
 
 /* Kills a QEMU that we started. EOPNOTSUPP: others did. Its end has to be waited for. */
 int machine_kill(struct machine *machine, struct error *err);

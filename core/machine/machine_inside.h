@@ -41,9 +41,10 @@ struct machine {
     unsigned wanted;
     bool lent, taken; /* the connection is to be had; somebody has it */
     bool is_stopping, is_launching;
-    bool end_expected;   /* of the QEMU that is there now */
-    bool has_looked;     /* for a guest that a predecessor left us */
-    struct guest *guest; /* that we started; changed only by the thread, while one runs */
+    bool end_expected;                   /* of the QEMU that is there now */
+    bool has_looked;                     /* for a guest that a predecessor left us */
+    struct guest *guest;                 /* that we started; changed only by the thread, while one runs */
+    char last_words[ERROR_TEXT_MAX / 2]; /* of the guest before */
     enum thread_state thread_state;
     pthread_t thread; /* unless THREAD_NONE */
 
@@ -88,3 +89,6 @@ int machine_start_thread_locked(struct machine *machine);
 
 /* Frees the thread that has ended, if there is one. */
 void machine_join(struct machine *machine);
+
+/* Kills the guest whose directory this is, if it runs, and waits for its end. ETIMEDOUT; as guest_find. */
+int machine_end_guest(const char *directory, struct error *err);

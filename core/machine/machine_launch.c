@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -109,6 +110,13 @@ void machine_expect_end(struct machine *machine)
     pthread_mutex_unlock(&machine->lock);
 }
 
+void machine_forget_end(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->end_expected = false;
+    pthread_mutex_unlock(&machine->lock);
+}
+
 int machine_kill(struct machine *machine, struct error *err)
 {
     pthread_mutex_lock(&machine->lock);
@@ -121,6 +129,29 @@ int machine_kill(struct machine *machine, struct error *err)
     return rc < 0 && rc != -ESRCH
                ? error_set(err, -rc, "the QEMU of %s can't be killed: %s", machine->name, strerror(-rc))
                : 0;
+}
+
+bool machine_is_ours(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    bool is_ours = machine->guest;
+    pthread_mutex_unlock(&machine->lock);
+    return is_ours;
+}
+
+bool machine_was_started_with(struct machine *machine, char *const *launch)
+{
+    pthread_mutex_lock(&machine->lock);
+    bool same = machine->guest && guest_was_started_with(machine->guest, launch);
+    pthread_mutex_unlock(&machine->lock);
+    return same;
+}
+
+void machine_last_words(struct machine *machine, char *text, size_t size)
+{
+    pthread_mutex_lock(&machine->lock);
+    snprintf(text, size, "%s", machine->last_words);
+    pthread_mutex_unlock(&machine->lock);
 }
 
 /* Waits until it answers. */
@@ -154,15 +185,28 @@ static int await_answer(struct machine *machine, machine_cancelled *cancelled, v
 }
 
 /* One that was begun, and is not wanted: nothing of it stays. */
-static void end_guest(const char *directory, struct guest *guest)
+static bool end_guest(const char *directory, struct guest *guest)
 {
     struct pollfd ended = {.fd = guest->process.pidfd, .events = POLLIN};
     siginfo_t status;
     lasting_signal(&guest->process, SIGKILL);
-    if (poll(&ended, 1, KILL_MS) > 0 && lasting_has_ended(&guest->process, &status))
+    if (poll(&ended, 1, KILL_MS) > 0 && lasting_has_ended(&guest->process, &status)) {
         guest_bury(guest);
-    else
-        log_error("%s: its process %ld does not end", directory, (long)guest->process.pid);
+        return true;
+    }
+    log_error("%s: its process %ld does not end", directory, (long)guest->process.pid);
+    return false;
+}
+
+int machine_end_guest(const char *directory, struct error *err)
+{
+    struct guest *guest = NULL;
+    enum guest_trace trace;
+    int rc = guest_find(directory, false, &guest, &trace, err);
+    if (rc == 0 && !end_guest(directory, guest))
+        rc = error_set(err, ETIMEDOUT, "process %ld does not end", (long)guest->process.pid);
+    guest_free(guest);
+    return rc == -ESRCH ? 0 : rc;
 }
 
 static int launch(struct machine *machine, char *const *argv, const char *working,

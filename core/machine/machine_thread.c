@@ -235,10 +235,13 @@ static void bury_guest(struct machine *machine, const siginfo_t *status, bool la
     char text[ERROR_TEXT_MAX];
     bool crashed = explain_end(machine, status, launching, text, sizeof text);
     bool problem = crashed || launching;
+    char said[sizeof machine->last_words];
+    guest_said(machine->guest, said, sizeof said);
     if (!machine->read_only)
         guest_bury(machine->guest);
     pthread_mutex_lock(&machine->lock);
     struct guest *guest = steal_pointer(machine->guest);
+    memcpy(machine->last_words, said, sizeof said);
     pthread_mutex_unlock(&machine->lock);
     guest_free(guest);
     if (crashed)

@@ -11,9 +11,11 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "machine/guest.h"
+#include "machine/machine_inside.h"
 #include "machine/runtime.h"
 
 #define VISIT_SECONDS 1
+#define END_MS        10000
 
 struct machines {
     struct machines_options options;
@@ -235,6 +237,20 @@ struct machine *machines_get(struct machines *machines, uint64_t domain)
     struct machine *machine = found ? machine_ref(*found) : NULL;
     pthread_mutex_unlock(&machines->lock);
     return machine;
+}
+
+int machines_end_guest(struct machines *machines, uint64_t domain, struct error *err)
+{
+    struct machine *machine = machines_get(machines, domain);
+    cleanup_free char *directory = machines ? runtime_guest(machines->runtime, domain) : NULL;
+    int rc = 0;
+    /* The thread that watches it buries it. */
+    if (machine && machine_kill(machine, NULL) == 0)
+        rc = machine_await_off(machine, END_MS, err);
+    else if (directory)
+        rc = machine_end_guest(directory, err);
+    machine_unref(machine);
+    return rc;
 }
 
 bool machines_report(struct machines *machines, uint64_t domain, struct machine_report *report)

@@ -38,5 +38,11 @@ void machines_free(struct machines *machines); /* stops first; NULL is fine */
 /* A reference; NULL where the domain does not say how it is run. `machines` may be NULL. */
 struct machine *machines_get(struct machines *machines, uint64_t domain);
 
+/*
+ * Ends at once a guest of ours that a predecessor has left, and waits for its end: also before
+ * machines_follow has told of its domain. 0 also where there is none. Errors: ETIMEDOUT; as guest_find.
+ */
+int machines_end_guest(struct machines *machines, uint64_t domain, struct error *err);
+
 /* False, and nothing in the report, where there is no machine. */
 bool machines_report(struct machines *machines, uint64_t domain, struct machine_report *report);

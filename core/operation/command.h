@@ -10,8 +10,10 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
+#include "base/image_format.h"
 #include "domain/domain.h"
 
 /* Of a description, in bytes. */
@@ -85,6 +87,17 @@ struct power_command {
     char *snapshot; /* POWER_START: from this one; NULL: from the present state */
 };
 
+/* Of a disk of a running domain, into a file that its QEMU keeps in step then. */
+struct copy_command {
+    char *path;               /* absolute */
+    char *base;               /* what lies above this layer is copied, absolute; NULL: see `shallow` */
+    enum image_format format; /* raw or qcow2; IMAGE_FORMAT_UNKNOWN: as the disk's */
+    bool shallow;             /* the top layer only: the copy lies on what that lies on. Else everything */
+    bool reuse;               /* the file exists already, and is used as it is */
+    uint64_t bandwidth;       /* bytes a second; 0: any */
+};
+
+void copy_command_done(struct copy_command *command);
 void power_command_done(struct power_command *command);
 void create_command_done(struct create_command *command);
 void clone_command_done(struct clone_command *command);

@@ -402,6 +402,21 @@ int command_parse_power(const char *bytes, size_t length, struct power_command *
     return rc;
 }
 
+int command_parse_trigger(const char *bytes, size_t length, struct error *err)
+{
+    static const char right[] = "1 or nothing";
+    cleanup_words struct command_words words = {0};
+    int rc = command_words_parse(bytes, length, &words, err);
+    if (rc < 0)
+        return rc;
+    const char *word = only_word(&words, right, err);
+    if (!word)
+        return -EINVAL;
+    return words.count && strcmp(word, "1") != 0
+               ? error_set(err, EINVAL, "\"%.60s\" is not known; what can be written is %s", word, right)
+               : 0;
+}
+
 int command_parse_protected(const char *bytes, size_t length, bool *is_protected, struct error *err)
 {
     static const char right[] = "0 or 1";

@@ -37,6 +37,15 @@ int command_parse_clone(const char *bytes, size_t length, struct clone_command *
 /* `power`: start [SNAPSHOT], shutdown, destroy, pause, resume or reset */
 int command_parse_power(const char *bytes, size_t length, struct power_command *command, struct error *err);
 
+/*
+ * `copy`: PATH [shallow | base=PATH] [raw | format=raw|qcow2] [reuse] [bandwidth=BYTES[K|M|G]], in any order
+ * after the first word.
+ */
+int command_parse_copy(const char *bytes, size_t length, struct copy_command *command, struct error *err);
+
+/* `pivot`, `abort`: 1 or nothing */
+int command_parse_trigger(const char *bytes, size_t length, struct error *err);
+
 /* `protected`: 0 or 1 */
 int command_parse_protected(const char *bytes, size_t length, bool *is_protected, struct error *err);
 

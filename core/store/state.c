@@ -57,6 +57,11 @@ void state_domain_free(struct state_domain *state)
     free_paths(state->made);
     free_paths(state->reused);
     free_paths(state->touched);
+    free_paths(state->raw);
+    free_paths(state->left);
+    for (size_t i = 0; i < state->mirror_count; i++)
+        free(state->mirrors[i].path);
+    free(state->mirrors);
     for (size_t i = 0; i < state->unneeded_count; i++)
         free(state->unneeded[i].path);
     free(state->unneeded);
@@ -148,6 +153,9 @@ static int copy_arrays(const struct state_domain *from, struct state_domain *mad
             !copy_string(disk->original, &copy->original))
             return -ENOMEM;
     }
+    for (size_t i = 0; i < from->mirror_count; i++)
+        if (state_add_mirror(made, &from->mirrors[i]) < 0)
+            return -ENOMEM;
     for (size_t i = 0; i < from->snapshot_count; i++) {
         if (state_snapshot_copy(&from->snapshots[i], &made->snapshots[i]) < 0)
             return -ENOMEM;
@@ -203,6 +211,7 @@ int state_domain_copy(const struct state_domain *from, struct state_domain **cop
         !copy_string(from->defaults, &made->defaults) || state_paths_copy(from->files, &made->files) < 0 ||
         state_paths_copy(from->made, &made->made) < 0 || state_paths_copy(from->reused, &made->reused) < 0 ||
         state_paths_copy(from->touched, &made->touched) < 0 || copy_unneeded(from, made) < 0 ||
+        state_paths_copy(from->raw, &made->raw) < 0 || state_paths_copy(from->left, &made->left) < 0 ||
         copy_frozen_list(from->hidden, from->hidden_count, &made->hidden) < 0 ||
         copy_arrays(from, made) < 0) {
         made->hidden_count = made->hidden ? from->hidden_count : 0;
@@ -237,6 +246,41 @@ struct state_disk *state_find_disk(const struct state_domain *state, unsigned po
         if (state->disks[i].position == position)
             return &state->disks[i];
     return NULL;
+}
+
+/* ---- Mirrors ---- */
+
+struct state_mirror *state_find_mirror(const struct state_domain *state, unsigned position)
+{
+    for (size_t i = 0; i < state->mirror_count; i++)
+        if (state->mirrors[i].position == position)
+            return &state->mirrors[i];
+    return NULL;
+}
+
+int state_add_mirror(struct state_domain *state, const struct state_mirror *mirror)
+{
+    struct state_mirror *grown = realloc(state->mirrors, (state->mirror_count + 1) * sizeof *grown);
+    if (!grown)
+        return -ENOMEM;
+    state->mirrors = grown;
+    char *path = strdup(mirror->path);
+    if (!path)
+        return -ENOMEM;
+    grown[state->mirror_count] = *mirror;
+    grown[state->mirror_count++].path = path;
+    return 0;
+}
+
+void state_remove_mirror(struct state_domain *state, unsigned position)
+{
+    struct state_mirror *mirror = state_find_mirror(state, position);
+    if (!mirror)
+        return;
+    free(mirror->path);
+    size_t after = state->mirror_count - 1 - (size_t)(mirror - state->mirrors);
+    memmove(mirror, mirror + 1, after * sizeof *mirror);
+    state->mirror_count--;
 }
 
 /* ---- Lists of paths ---- */

@@ -125,6 +125,40 @@ static void write_snapshot(struct text *text, const struct state_snapshot *snaps
     text_append_string(text, "}");
 }
 
+static const char *phase_word(unsigned word)
+{
+    static const char *const words[] = {[MIRROR_COPIES] = "copies",
+                                        [MIRROR_PIVOTS] = "pivots",
+                                        [MIRROR_PIVOTED] = "pivoted",
+                                        [MIRROR_ENDS] = "ends"};
+    return words[word];
+}
+
+static void write_mirrors(struct text *text, const struct state_domain *state)
+{
+    text_append_string(text, ",\"mirrors\":[");
+    for (size_t i = 0; i < state->mirror_count; i++) {
+        const struct state_mirror *mirror = &state->mirrors[i];
+        text_printf(text, "%s\n    {\"position\":%u,\"path\":", i ? "," : "", mirror->position);
+        json_bytes_write(text, mirror->path);
+        text_printf(text,
+                    ",\"format\":\"%s\",\"operation\":%" PRIu64 ",\"device\":%" PRIu64 ",\"inode\":%" PRIu64
+                    ",\"phase\":\"%s\",\"made\":%s,\"shallow\":%s,\"resumes\":%s}",
+                    image_format_name(mirror->format), mirror->operation, mirror->device, mirror->inode,
+                    phase_word(mirror->phase), mirror->is_made ? "true" : "false",
+                    mirror->is_shallow ? "true" : "false", mirror->resumes ? "true" : "false");
+    }
+    text_append_string(text, "]");
+}
+
+static void write_optional_paths(struct text *text, const char *key, char *const *paths)
+{
+    if (!paths || !*paths)
+        return;
+    text_append_string(text, ",");
+    write_paths(text, key, paths);
+}
+
 static void write_administration(struct text *text, const struct state_domain *state)
 {
     text_printf(text, ",\n \"administered\":{\"current\":%" PRIu64 ",\"operation\":%" PRIu64 ",",
@@ -143,6 +177,10 @@ static void write_administration(struct text *text, const struct state_domain *s
     write_string(text, "defaults", state->defaults);
     text_append_string(text, ",\"hidden\":");
     write_frozen_list(text, state->hidden, state->hidden_count);
+    write_optional_paths(text, "raw", state->raw);
+    write_optional_paths(text, "left", state->left);
+    if (state->mirror_count)
+        write_mirrors(text, state);
     text_append_string(text, "}");
 }
 
@@ -360,6 +398,38 @@ static void read_disks(struct json_fields *fields, struct json_object *from, str
     }
 }
 
+static bool flag(struct json_object *from, const char *key)
+{
+    struct json_object *value;
+    return json_object_object_get_ex(from, key, &value) && json_object_get_boolean(value);
+}
+
+static void read_mirror(struct json_fields *fields, struct json_object *from, struct state_mirror *mirror)
+{
+    mirror->position = (unsigned)json_fields_number(fields, from, "position", DOMAIN_DISKS_MAX - 1);
+    mirror->path = json_fields_string_member(fields, from, "path");
+    struct json_object *format = json_fields_member(fields, from, "format", json_type_string);
+    mirror->format = format ? image_format_from_name(json_object_get_string(format)) : IMAGE_FORMAT_UNKNOWN;
+    if (format && mirror->format == IMAGE_FORMAT_UNKNOWN)
+        json_fields_refuse(fields, "format", "is not known");
+    mirror->operation = json_fields_number(fields, from, "operation", SERIAL_MAX);
+    mirror->device = json_fields_number(fields, from, "device", UINT64_MAX);
+    mirror->inode = json_fields_number(fields, from, "inode", UINT64_MAX);
+    mirror->phase = read_word(fields, from, "phase", phase_word, MIRROR_ENDS + 1);
+    mirror->is_made = flag(from, "made");
+    mirror->is_shallow = flag(from, "shallow");
+    mirror->resumes = flag(from, "resumes");
+}
+
+static void read_mirrors(struct json_fields *fields, struct json_object *from, struct state_domain *state)
+{
+    struct json_object *list;
+    state->mirrors = json_fields_array_member(fields, from, "mirrors", sizeof *state->mirrors, &list,
+                                              &state->mirror_count);
+    for (size_t i = 0; i < state->mirror_count; i++)
+        read_mirror(fields, json_object_array_get_idx(list, i), &state->mirrors[i]);
+}
+
 static void read_administration(struct json_fields *fields, struct json_object *from,
                                 struct state_domain *state)
 {
@@ -374,6 +444,12 @@ static void read_administration(struct json_fields *fields, struct json_object *
         read_unneeded(fields, told, state);
     state->hidden = read_frozen_list(fields, told, "hidden", &state->hidden_count);
     state->defaults = optional_string(fields, told, "defaults");
+    if (!fields->failed && json_object_object_get_ex(told, "raw", NULL))
+        state->raw = read_paths(fields, told, "raw");
+    if (!fields->failed && json_object_object_get_ex(told, "left", NULL))
+        state->left = read_paths(fields, told, "left");
+    if (!fields->failed && json_object_object_get_ex(told, "mirrors", NULL))
+        read_mirrors(fields, told, state);
 }
 
 static void read_domain(struct json_fields *fields, struct json_object *from, struct state_domain *state)

@@ -23,6 +23,7 @@
 #include "store/reserve.h"
 #include "store/serials.h"
 #include "store/state_json.h"
+#include "store/store_inside.h"
 
 #define VERSION 1
 
@@ -532,6 +533,11 @@ int store_remove(struct store *store, uint64_t serial, struct error *err)
     if (fsync(store->domains) < 0)
         return error_set(err, errno, "%s/domains: %s", store->path, strerror(errno));
     return 0;
+}
+
+int store_domains_directory(const struct store *store)
+{
+    return store->domains;
 }
 
 static void name_next(char name[32], uint64_t serial)

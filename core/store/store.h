@@ -8,6 +8,7 @@
  *     .vmsnapfs/serials            the next serial number that was not reserved yet; reserved in blocks
  *     .vmsnapfs/reserve            room for writing state files on a full disk; see reserve.h
  *     .vmsnapfs/domains/N.json     the state of the domain with serial N
+ *     .vmsnapfs/domains/N.restart  what it is to go on with, in or after an operation; see restart.h
  *     .vmsnapfs/journal/N.json     the operation that runs on it; see journal.h
  *
  * Files are replaced whole: a temporary file, fsync, rename, fsync of the directory. Where the source is
@@ -85,6 +86,27 @@ struct state_disk {
                        that may not be written */
 };
 
+/* How far a copy is that a running QEMU keeps in step with a disk. */
+enum mirror_phase {
+    MIRROR_COPIES,  /* its job runs, or is about to be started */
+    MIRROR_PIVOTS,  /* the QEMU was, or is being, told to go on in the copy */
+    MIRROR_PIVOTED, /* it does, and the state says so; only the guest is still to be resumed */
+    MIRROR_ENDS,    /* the QEMU was, or is being, told to let go of it, in step: then it stays */
+};
+
+/* Such a copy. Saved before anything of it is there, so that whoever comes after a crash finds it. */
+struct state_mirror {
+    unsigned position; /* of the disk */
+    char *path;        /* of the copy, as in state_frozen */
+    enum image_format format;
+    uint64_t operation; /* its job and its nodes in the QEMU are called after this */
+    uint64_t device, inode;
+    enum mirror_phase phase;
+    bool is_made;    /* by vmsnapfs: what is dropped is unlinked */
+    bool is_shallow; /* it lies on what the disk's active layer lies on */
+    bool resumes;    /* the guest was stopped for a moment, and is to run on */
+};
+
 struct state_domain {
     uint64_t serial;
     char *name;
@@ -113,6 +135,11 @@ struct state_domain {
     struct state_memory *unneeded; /* memory that no snapshot has any more: the files are to be removed */
     size_t unneeded_count;
     char *defaults; /* what a bare mkdir does, as a person wrote it; NULL: as shipped */
+    char **raw;     /* those of `made` and `reused` that are raw, and not qcow2; likewise */
+    char **left;    /* files that disks began with, and were moved away from: internal snapshots may still be
+                       taken    out of them; likewise */
+    struct state_mirror *mirrors; /* at most one for each disk */
+    size_t mirror_count;
 };
 
 void state_domain_free(struct state_domain *state);
@@ -129,6 +156,13 @@ int state_add_unneeded(struct state_domain *state, const struct state_memory *me
 
 /* Takes the one at `index` out of what is `unneeded`. */
 void state_remove_unneeded(struct state_domain *state, size_t index);
+
+/* NULL if there is none. */
+struct state_mirror *state_find_mirror(const struct state_domain *state, unsigned position);
+
+/* Copies the mirror into the list, or takes that of a disk out of it. -ENOMEM */
+int state_add_mirror(struct state_domain *state, const struct state_mirror *mirror);
+void state_remove_mirror(struct state_domain *state, unsigned position);
 
 /* NULL if there is none. */
 struct state_snapshot *state_find_snapshot(const struct state_domain *state, uint64_t serial);

@@ -38,12 +38,15 @@ DOMAIN = """
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     {disks}
+    {serial}
     <controller type='usb' model='none'/>
     <memballoon model='none'/>
   </devices>
 </domain>
 """
-DISK = "<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/><source file='{path}'/><target dev='{target}' bus='virtio'/></disk>"
+DISK = "<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/><source file='{path}'/><target dev='{target}' bus='virtio'/><boot order='{order}'/></disk>"
+
+SERIAL = "<serial type='unix'><source mode='bind' path='{path}'/><target port='0'/></serial>"
 
 
 class Libvirt:
@@ -66,12 +69,12 @@ class Libvirt:
     def virsh(self, *words):
         return command("virsh", "-q", *words, **self.options)
 
-    def start(self, name, paths, memory):
-        """Starts a domain with these qcow2 images as vda, vdb and so on."""
-        disks = "\n".join(DISK.format(path=path, target=f"vd{'abcdefgh'[number]}") for number, path in enumerate(paths))
+    def start(self, name, paths, memory, serial=None):
+        """Starts a domain with these qcow2 images as vda, vdb and so on, and a serial line that ends in a socket."""
+        disks = "\n".join(DISK.format(path=path, target=f"vd{'abcdefgh'[number]}", order=number + 1) for number, path in enumerate(paths))
         document = os.path.join(self.folder, f"{name}.xml")
         with open(document, "w", encoding="utf-8") as file:
-            file.write(DOMAIN.format(name=name, memory=memory, disks=disks))
+            file.write(DOMAIN.format(name=name, memory=memory, disks=disks, serial=SERIAL.format(path=serial) if serial else ""))
         self.virsh("create", document)
 
     def timed(self, *words):

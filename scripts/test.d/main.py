@@ -21,10 +21,10 @@ SCRATCH = os.path.realpath(os.environ.get("VMSNAPFS_TEST_DIR", "/var/tmp/vmsnapf
 SUPPRESSIONS = os.path.join(CHECKOUT, "scripts", "test.d", "tsan.supp")
 CLANG_FORMAT_MAJOR = "14"  # versions differ in what they find well-formed; this is Debian 12's
 PLAIN = ["-Dtests=true", "-Dwerror=true", "-Dbuildtype=debugoptimized"]  # also where the directory was configured for something else
-FUZZ_SECONDS = 20
+FUZZ_SECONDS = 10
 FUZZ_SEED = 1
 SOAK_SECONDS = 3600
-SOAK_IN_CI_SECONDS = 120
+SOAK_IN_CI_SECONDS = 60
 SILENCE_SECONDS = 900  # a program that says nothing for so long hangs, and would keep CI waiting for ever
 
 
@@ -195,10 +195,13 @@ class Run:
         if not self.build("build", "gcc", PLAIN, ["fs/vmsnapfs"]):
             return
         running = ["test_running_crashes.py", *(["test_crashes_mixed"] if seconds < SOAK_SECONDS else [])]
+        reverting = ["test_running_revert_crashes.py", *(["test_killed_again"] if seconds < SOAK_SECONDS else [])]
         for name, test, share in (
             ("model with crashes", ["test_model.py", "test_crashes"], seconds),
             ("model", ["test_model.py", "test_sequences"], seconds // 4),
             ("running domains with crashes", running, seconds),
+            ("copies of disks with crashes", ["test_mirror_crashes.py"], seconds),
+            ("running domains that go back, with crashes", reverting, seconds),
         ):
             environment = {
                 "VMSNAPFS": daemon,

@@ -25,7 +25,7 @@ def parse(words=None):
     )
     parser.add_argument("-m", "--mount", metavar="MOUNT", help="the mount point, where there are several")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (add_list, add_tree, add_create, add_revert, add_delete, add_clone, add_power, add_backup, add_restore, add_jobs, add_check, add_release):
+    for add in (add_list, add_tree, add_create, add_revert, add_delete, add_clone, add_power, add_copy, add_pivot, add_abort, add_backup, add_restore, add_jobs, add_check, add_release):
         add(verbs)
     add_complete(verbs)
     options = parser.parse_args(words)
@@ -113,6 +113,29 @@ def add_power(verbs):
     parser = verb(verbs, "power", change.power, "start a domain, stop it, or have it stand still", examples)
     parser.add_argument("domain", metavar="DOMAIN")
     parser.add_argument("word", metavar="WORD", choices=POWER_WORDS, help=", ".join(POWER_WORDS))
+
+
+def add_disk(parser):
+    parser.add_argument("domain", metavar="DOMAIN")
+    parser.add_argument("target", metavar="TARGET", help="the disk, for instance vda")
+
+
+def add_copy(verbs):
+    examples = ("copy web1 vda /fast/web1.qcow2", "copy web1 vda /fast/web1.raw raw bandwidth=50M", "copy web1 vda /srv/vm/top shallow")
+    parser = verb(verbs, "copy", change.copy, "copy a disk of a running domain into a file, which is kept in step with it", examples)
+    add_disk(parser)
+    parser.add_argument("path", metavar="FILE")
+    parser.add_argument("option", nargs="*", metavar="OPTION", help="shallow, base=FILE, raw, format=raw|qcow2, reuse, bandwidth=BYTES[K|M|G]")
+
+
+def add_pivot(verbs):
+    parser = verb(verbs, "pivot", change.pivot, "have a domain go on in the copy of its disk", ("pivot web1 vda",))
+    add_disk(parser)
+
+
+def add_abort(verbs):
+    parser = verb(verbs, "abort", change.abort, "let go of the copy of a disk: in step it stays as it is, else it is removed", ("abort web1 vda",))
+    add_disk(parser)
 
 
 def add_backup(verbs):

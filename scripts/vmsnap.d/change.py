@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Verbs that change snapshots, create, revert, delete and clone; and power, which changes what the domain does."""
+"""Verbs that change snapshots, create, revert, delete and clone; power, which changes what the domain does; and the copies of
+its disks, copy, pivot and abort."""
 
 import os
 
-from mount import find_mount, quoted
+from mount import Refused, directory_names, find_mount, quoted
 
 
 FLAGS = ("live", "disk-only", "reuse-external", "paused")
@@ -70,4 +71,29 @@ def power(options):
     domain = find_mount(options.mount).domain(options.domain)
     said = domain.write("power", options.word)
     print(said or options.word)
+    return 0
+
+
+def disk_file(domain, target, name):
+    if "/" in target or not os.path.isdir(os.path.join(domain.path, "disks", target)):
+        raise Refused(f"domain {domain.name} has no disk {target}; it has: {', '.join(directory_names(domain.path, 'disks')) or 'none'}")
+    return f"disks/{target}/{name}"
+
+
+def copy(options):
+    domain = find_mount(options.mount).domain(options.domain)
+    words = [quoted(os.path.abspath(options.path)), *options.option]
+    print(domain.write(disk_file(domain, options.target, "copy"), " ".join(words)) or options.path)
+    return 0
+
+
+def pivot(options):
+    domain = find_mount(options.mount).domain(options.domain)
+    print(domain.write(disk_file(domain, options.target, "pivot"), "1"))
+    return 0
+
+
+def abort(options):
+    domain = find_mount(options.mount).domain(options.domain)
+    print(domain.write(disk_file(domain, options.target, "abort"), "1"))
     return 0

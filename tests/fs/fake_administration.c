@@ -102,9 +102,15 @@ void request_free(struct request *request)
     case REQUEST_POWER:
         power_command_done(&request->power);
         break;
+    case REQUEST_COPY:
+        copy_command_done(&request->copy);
+        break;
+    case REQUEST_PIVOT:
+    case REQUEST_ABORT:
     case REQUEST_DELETE:
     case REQUEST_REVERT:
     case REQUEST_PROTECT:
+    case REQUEST_RESUME:
         break;
     }
     free(request->words);

@@ -313,7 +313,7 @@ def test_launched():
             refused(errno.EINVAL, mount, words, "not running")
         refused(errno.EINVAL, mount, "begin", "shutdown")
         refused(errno.EINVAL, mount, "pause now", "too many")
-        refused(errno.EOPNOTSUPP, mount, "start clean", "revert")
+        refused(errno.ENOENT, mount, "start clean", "no snapshot clean")
         equal(power(mount, "start"), "started\n")
         equal(state(mount), "running")
         equal(len(mount.processes()), 1)

@@ -16,10 +16,10 @@ DOMAIN = {"create", "current", "defaults", "disks", "domain.json", "events", "jo
           "tree", "tree.txt"}  # fmt: skip
 SNAPSHOT = {"children", "clone", "consistency", "created", "delete", "description", "disks", "missing", "protected", "revert",
             "snapshot.json", "state", "unique_bytes"}  # fmt: skip
-DISK = {"format", "layers", "persistent", "size", "snapshot", "source"}
+DISK = {"abort", "copy", "format", "layers", "persistent", "pivot", "size", "snapshot", "source"}
 CHANGING = {"log", "stats", "unique_bytes"}  # files whose text differs from one read to the next
 MODES = {"create": 0o600, "defaults": 0o600, "power": 0o600, "revert": 0o600, "delete": 0o600, "clone": 0o600,
-         "description": 0o600, "protected": 0o600}  # fmt: skip
+         "description": 0o600, "protected": 0o600, "copy": 0o600, "pivot": 0o600, "abort": 0o600}  # fmt: skip
 
 
 def two_disks(source):

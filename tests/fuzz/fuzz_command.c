@@ -48,6 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct revert_command revert = {0};
     struct clone_command clone = {0};
     struct power_command power = {0};
+    struct copy_command copy = {0};
     enum delete_kind kind = DELETE_ONE;
     bool is_protected = false;
     char *description = NULL;
@@ -80,6 +81,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_check(!power.snapshot || (power.verb == POWER_START &&
                                        name_is_legal(power.snapshot, strlen(power.snapshot), NULL)));
         break;
+    case 'm':
+        rc = command_parse_copy(bytes, length, &copy, &err);
+        fuzz_check((rc == 0) == (copy.path != NULL));
+        fuzz_check(!copy.path || *copy.path == '/');
+        fuzz_check(!copy.base || (*copy.base == '/' && !copy.shallow));
+        fuzz_check(copy.bandwidth <= INT64_MAX);
+        break;
+    case 't':
+        rc = command_parse_trigger(bytes, length, &err);
+        break;
     case 'p':
         rc = command_parse_protected(bytes, length, &is_protected, &err);
         break;
@@ -96,6 +107,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     create_command_done(&create);
     clone_command_done(&clone);
     power_command_done(&power);
+    copy_command_done(&copy);
     free(description);
     return 0;
 }

@@ -127,6 +127,19 @@ static int parse_protected(const char *text, size_t length, struct error *err)
     return command_parse_protected(text, length, &result, err);
 }
 
+static int parse_copy(const char *text, size_t length, struct error *err)
+{
+    struct copy_command result = {0};
+    int rc = command_parse_copy(text, length, &result, err);
+    copy_command_done(&result);
+    return rc;
+}
+
+static int parse_trigger(const char *text, size_t length, struct error *err)
+{
+    return command_parse_trigger(text, length, err);
+}
+
 struct refusal {
     parser *parse;
     const char *text;
@@ -304,6 +317,63 @@ static void revert_takes_a_state_and_two_flags(void **state)
     check_refusals(refused, sizeof refused / sizeof *refused);
 }
 
+static void copy_takes_a_path_and_its_words_in_any_order(void **state)
+{
+    static const struct {
+        const char *text;
+        struct copy_command expected;
+    } table[] = {
+        {"/p", {.path = (char *)"/p"}},
+        {"\"/a b\" reuse shallow\n", {.path = (char *)"/a b", .shallow = true, .reuse = true}},
+        {"/p bandwidth=50M raw", {.path = (char *)"/p", .format = IMAGE_FORMAT_RAW, .bandwidth = 50 << 20}},
+        {"/p format=qcow2 base=/b",
+         {.path = (char *)"/p", .base = (char *)"/b", .format = IMAGE_FORMAT_QCOW2}},
+        {"/p bandwidth=1000", {.path = (char *)"/p", .bandwidth = 1000}},
+        {"/p bandwidth=2K", {.path = (char *)"/p", .bandwidth = 2048}},
+        {"/p bandwidth=1G", {.path = (char *)"/p", .bandwidth = 1 << 30}},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        const struct copy_command *expected = &table[i].expected;
+        struct copy_command found;
+        assert_int_equal(command_parse_copy(table[i].text, strlen(table[i].text), &found, NULL), 0);
+        assert_string_equal(found.path, expected->path);
+        assert_int_equal(found.base != NULL, expected->base != NULL);
+        if (found.base)
+            assert_string_equal(found.base, expected->base);
+        assert_int_equal(found.format, expected->format);
+        assert_int_equal(found.shallow, expected->shallow);
+        assert_int_equal(found.reuse, expected->reuse);
+        assert_int_equal(found.bandwidth, expected->bandwidth);
+        copy_command_done(&found);
+    }
+    static const struct refusal refused[] = {
+        {parse_copy, "", EINVAL, "PATH [shallow"},
+        {parse_copy, "shallow", EINVAL, "absolute path"},
+        {parse_copy, "\"\"", EINVAL, "absolute path"},
+        {parse_copy, "/d/", EINVAL, "absolute path"},
+        {parse_copy, "\"/a\nb\"", EINVAL, "absolute path"},
+        {parse_copy, "/p shallow shallow", EINVAL, "twice"},
+        {parse_copy, "/p raw format=raw", EINVAL, "twice"},
+        {parse_copy, "/p format=vmdk", EINVAL, "raw and qcow2"},
+        {parse_copy, "/p shallow base=/b", EINVAL, "one of them"},
+        {parse_copy, "/p shallow raw", EINVAL, "lies on no other"},
+        {parse_copy, "/p base=b", EINVAL, "absolute path"},
+        {parse_copy, "/p bandwidth=", EINVAL, "bytes a second"},
+        {parse_copy, "/p bandwidth=0", EINVAL, "as slow"},
+        {parse_copy, "/p bandwidth=-1", EINVAL, "bytes a second"},
+        {parse_copy, "/p bandwidth=5T", EINVAL, "bytes a second"},
+        {parse_copy, "/p bandwidth=5MB", EINVAL, "bytes a second"},
+        {parse_copy, "/p bandwidth=99999999999G", EINVAL, "as fast"},
+        {parse_copy, "/p bandwidth=99999999999999999999", EINVAL, "as fast"},
+        {parse_copy, "/p more", EINVAL, "not known"},
+        {parse_trigger, "0", EINVAL, "1 or nothing"},
+        {parse_trigger, "1 1", EINVAL, "1 or nothing"},
+    };
+    check_refusals(refused, sizeof refused / sizeof *refused);
+    assert_int_equal(command_parse_trigger("1\n", 2, NULL), 0);
+    assert_int_equal(command_parse_trigger("\n", 1, NULL), 0);
+}
+
 static void the_small_files_take_their_words(void **state)
 {
     enum delete_kind kind;
@@ -380,6 +450,7 @@ int main(void)
         cmocka_unit_test(create_refuses_with_the_way_out),
         cmocka_unit_test(defaults_hold_what_is_good_for_every_snapshot),
         cmocka_unit_test(revert_takes_a_state_and_two_flags),
+        cmocka_unit_test(copy_takes_a_path_and_its_words_in_any_order),
         cmocka_unit_test(the_small_files_take_their_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -224,7 +224,7 @@ static void test_overlays_are_made_and_published(void **state)
 {
     struct overlay_file files[2];
     prepare(files);
-    must(overlay_files_make(files, 2, LONG_MS, &why));
+    must(overlay_files_make(files, 2, NULL, LONG_MS, &why));
     run("test -s .t0 -a -s .t1 -a ! -e d0.new -a ! -e d1.new");
     must(overlay_files_publish(files, 2, &why));
     run("test ! -e .t0 -a ! -e .t1 && test $(stat -c %%a d1.new) = 640");
@@ -251,14 +251,14 @@ static void test_nothing_is_left_of_what_fails(void **state)
     struct overlay_file files[2];
     prepare(files);
     files[1].size_bytes++;
-    must_fail(overlay_files_make(files, 2, LONG_MS, &why), EINVAL);
+    must_fail(overlay_files_make(files, 2, NULL, LONG_MS, &why), EINVAL);
     assert_null(strstr(why.text, "/proc/"));
     run("test ! -e .t0 -a ! -e .t1");
     files[1].size_bytes--;
     run("echo other >.t1");
-    must_fail(overlay_files_make(files, 2, LONG_MS, &why), EEXIST);
+    must_fail(overlay_files_make(files, 2, NULL, LONG_MS, &why), EEXIST);
     run("test ! -e .t0 && grep -q other .t1 && rm .t1");
-    must(overlay_files_make(files, 2, LONG_MS, &why));
+    must(overlay_files_make(files, 2, NULL, LONG_MS, &why));
     run("echo other >d1.new");
     must_fail(overlay_files_publish(files, 2, &why), EEXIST);
     run("test ! -e .t0 -a ! -e .t1 -a ! -e d0.new && grep -q other d1.new");
@@ -272,7 +272,7 @@ static void test_undo_of_what_was_killed(void **state)
     for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
         struct overlay_file files[2];
         prepare(files);
-        must(overlay_files_make(files, 2, LONG_MS, &why));
+        must(overlay_files_make(files, 2, NULL, LONG_MS, &why));
         run("%s", left[i]);
         for (int j = 0; j < 2; j++)
             must(overlay_file_undo(directory, files[j].temporary_name, files[j].final_name, files[j].device,

@@ -36,6 +36,23 @@ static void administer(struct state_domain *state)
     assert_int_equal(state_add_unneeded(state, &old), 0);
     free(old.path);
     assert_int_equal(state_paths_add(&state->reused, "/elsewhere/c"), 0);
+    assert_int_equal(state_paths_add(&state->raw, "/elsewhere/c"), 0);
+    assert_int_equal(state_paths_add(&state->left, "first.img"), 0);
+    struct state_mirror mirror = {.position = 7,
+                                  .path = copy("copy.qcow2"),
+                                  .format = IMAGE_FORMAT_QCOW2,
+                                  .operation = 12,
+                                  .device = 3,
+                                  .inode = 4,
+                                  .phase = MIRROR_PIVOTS,
+                                  .is_made = true,
+                                  .resumes = true};
+    assert_int_equal(state_add_mirror(state, &mirror), 0);
+    mirror.position = 0;
+    mirror.phase = MIRROR_ENDS;
+    mirror.is_shallow = true;
+    assert_int_equal(state_add_mirror(state, &mirror), 0);
+    free(mirror.path);
     state->hidden_count = 1;
     state->hidden = calloc(1, sizeof *state->hidden);
     state->hidden[0] = (struct state_frozen){.target = copy("vdb"),
@@ -135,6 +152,11 @@ static void copies_are_the_same(void **unused)
     assert_false(state_paths_have(twin->made, "web1.up\"grade"));
     assert_true(state_paths_have(twin->made, "bytes\xfe"));
     assert_true(state_paths_have(state->made, "web1.up\"grade"));
+    state_remove_mirror(twin, 7);
+    state_remove_mirror(twin, 7);
+    assert_null(state_find_mirror(twin, 7));
+    assert_int_equal(state_find_mirror(twin, 0)->phase, MIRROR_ENDS);
+    assert_int_equal(state_find_mirror(state, 7)->phase, MIRROR_PIVOTS);
     state_domain_free(state);
     state_domain_free(twin);
 }

@@ -163,7 +163,7 @@ static void directories_list_files_first_and_go_on_anywhere(void **state)
         "empty",
         "create defaults domain.json events last_error power state tree.txt disks jobs snapshots tree ");
     assert_lists("web1/disks", "vda vdb ");
-    assert_lists("web1/disks/vdb", "format layers persistent size snapshot source ");
+    assert_lists("web1/disks/vdb", "abort copy format layers persistent pivot size snapshot source ");
     assert_lists("web1/snapshots", ".order a b c d r ");
     assert_lists("empty/snapshots", ".order ");
     assert_lists("web1/snapshots/d",

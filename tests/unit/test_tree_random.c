@@ -225,7 +225,7 @@ static int model_delete(struct model *m, uint64_t serial, enum delete_kind kind)
                      (kind == DELETE_DISCARD_FORCE || (kind == DELETE_MERGE_FORCE && each != serial));
     }
     to_parent |= kind == DELETE_MERGE_FORCE && m->current == parent;
-    if (to_parent && (!parent || (merges && m->is_active)))
+    if (to_parent && (!parent || m->is_active))
         return EBUSY;
     for (size_t i = 0; i < count; i++)
         if (at(m, lost[i])->is_protected)

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* See restart.h. */
+#include "store/restart.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "format/json_parse.h"
+#include "store/json_fields.h"
+#include "store/replace_file.h"
+#include "store/store.h"
+#include "store/store_inside.h"
+
+#define BYTES_MAX  (1024 * 1024)
+#define VALUES_MAX 65536
+#define ENDING     ".restart"
+
+static const char *const state_names[RESTART_STATE_COUNT] = {
+    [RESTART_SHUTOFF] = "shutoff", [RESTART_PAUSED] = "paused", [RESTART_RUNNING] = "running"};
+
+void restart_done(struct restart *restart)
+{
+    for (char **word = restart->launch; word && *word; word++)
+        free(*word);
+    free(restart->launch);
+    free(restart->memory);
+    *restart = (struct restart){0};
+}
+
+/* ---- Writing ---- */
+
+static const char *word_of(bool value)
+{
+    return value ? "true" : "false";
+}
+
+static void write_json(struct text *text, const struct restart *restart)
+{
+    text_printf(text,
+                "{\"domain\":%" PRIu64 ",\"operation\":%" PRIu64 ",\n \"before\":\"%s\",\"is_saved\":%s,"
+                "\"events\":%s,\"pause_before_switchover\":%s,\"bandwidth\":%" PRIu64,
+                restart->domain, restart->operation, state_names[restart->before], word_of(restart->is_saved),
+                word_of(restart->events), word_of(restart->pause_before_switchover), restart->bandwidth);
+    if (restart->memory) {
+        text_append_string(text, ",\n \"memory\":");
+        json_bytes_write(text, restart->memory);
+    }
+    if (restart->launch) {
+        text_append_string(text, ",\n \"launch\":[");
+        for (char **word = restart->launch; *word; word++) {
+            text_append_string(text, word == restart->launch ? "" : ",");
+            json_bytes_write(text, *word);
+        }
+        text_append_string(text, "]");
+    }
+    text_printf(text, ",\n \"after\":\"%s\",\"snapshot\":%" PRIu64 ",\"has_run\":%s}\n",
+                state_names[restart->after], restart->snapshot, word_of(restart->has_run));
+}
+
+static void name_file(char name[32], uint64_t domain)
+{
+    snprintf(name, 32, "%" PRIu64 ENDING, domain);
+}
+
+int store_save_restart(struct store *store, const struct restart *restart, struct error *err)
+{
+    cleanup_text struct text text = {0};
+    char name[32];
+    if (store_is_read_only(store))
+        return error_set(err, EROFS, "the store is only read");
+    name_file(name, restart->domain);
+    write_json(&text, restart);
+    if (text.failed)
+        return error_set(err, ENOMEM, "out of memory");
+    return replace_file(store_domains_directory(store), name, text.data, text.length, err);
+}
+
+/* ---- Reading ---- */
+
+static enum restart_state read_state(struct json_fields *fields, struct json_object *from, const char *key)
+{
+    cleanup_free char *word = json_fields_string_member(fields, from, key);
+    for (size_t i = 0; word && i < RESTART_STATE_COUNT; i++)
+        if (strcmp(word, state_names[i]) == 0)
+            return (enum restart_state)i;
+    json_fields_refuse(fields, key, "is no state");
+    return RESTART_SHUTOFF;
+}
+
+static bool read_bool(struct json_fields *fields, struct json_object *from, const char *key)
+{
+    return json_object_get_boolean(json_fields_member(fields, from, key, json_type_boolean));
+}
+
+static char **read_launch(struct json_fields *fields, struct json_object *from)
+{
+    struct json_object *list = json_fields_member(fields, from, "launch", json_type_array);
+    size_t count = list ? json_object_array_length(list) : 0;
+    char **words = calloc(count + 1, sizeof *words);
+    if (!words)
+        json_fields_refuse(fields, "launch", "is too long");
+    for (size_t i = 0; words && i < count && !fields->failed; i++)
+        words[i] = json_fields_string(fields, json_object_array_get_idx(list, i), "launch");
+    return words;
+}
+
+static void read_fields(struct json_fields *fields, struct json_object *from, struct restart *restart)
+{
+    restart->domain = json_fields_number(fields, from, "domain", SERIAL_HASHED - 1);
+    restart->operation = json_fields_number(fields, from, "operation", SERIAL_HASHED - 1);
+    restart->before = read_state(fields, from, "before");
+    restart->is_saved = read_bool(fields, from, "is_saved");
+    restart->events = read_bool(fields, from, "events");
+    restart->pause_before_switchover = read_bool(fields, from, "pause_before_switchover");
+    restart->bandwidth = json_fields_number(fields, from, "bandwidth", INT64_MAX);
+    if (json_object_object_get_ex(from, "memory", NULL))
+        restart->memory = json_fields_string_member(fields, from, "memory");
+    if (json_object_object_get_ex(from, "launch", NULL))
+        restart->launch = read_launch(fields, from);
+    restart->after = read_state(fields, from, "after");
+    restart->snapshot = json_fields_number(fields, from, "snapshot", SERIAL_HASHED - 1);
+    restart->has_run = read_bool(fields, from, "has_run");
+    if (!fields->failed && restart->memory && *restart->memory != '/')
+        json_fields_refuse(fields, "memory", "is no absolute path");
+}
+
+int store_read_restart(struct store *store, uint64_t domain, struct restart *restart, struct error *err)
+{
+    static const struct json_limits limits = {.bytes = BYTES_MAX, .depth = 8, .values = VALUES_MAX};
+    char name[32];
+    cleanup_free char *bytes = NULL;
+    size_t length = 0;
+    int directory = store_domains_directory(store);
+    name_file(name, domain);
+    if (directory < 0 || (faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT))
+        return -ENOENT;
+    cleanup_json struct json_object *document = NULL;
+    int r = replace_file_read(directory, name, BYTES_MAX, &bytes, &length, err);
+    if (r == 0)
+        r = json_parse(bytes, length, &limits, JSON_STANDARD, &document, err);
+    struct restart read = {0};
+    struct json_fields fields = {.err = err};
+    if (r == 0) {
+        read_fields(&fields, document, &read);
+        r = fields.failed;
+    }
+    if (r == 0 && read.domain != domain)
+        r = error_set(err, EINVAL, "it is of another domain");
+    if (r < 0) {
+        restart_done(&read);
+        if (r == -ENOENT) /* of reading it, which is not: there is none */
+            r = -EIO;
+        error_prefix(err, "what the domain is to go on with (.vmsnapfs/domains/%s) can't be read", name);
+        return r;
+    }
+    *restart = read;
+    return 0;
+}
+
+int store_remove_restart(struct store *store, uint64_t domain, struct error *err)
+{
+    char name[32];
+    int directory = store_domains_directory(store);
+    name_file(name, domain);
+    if (directory < 0)
+        return 0;
+    if (unlinkat(directory, name, 0) < 0)
+        return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", name);
+    return fsync(directory) < 0 ? error_set(err, errno, "%s: %m", name) : 0;
+}
+
+int store_list_restarts(struct store *store, uint64_t **domains, size_t *count)
+{
+    int directory = store_domains_directory(store);
+    *domains = NULL;
+    *count = 0;
+    cleanup_close int fd = directory < 0 ? -1 : openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0)
+        return 0;
+    cleanup_closedir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir)
+        return -EIO;
+    steal_fd(&fd);
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        uint64_t domain;
+        int used = 0;
+        if (sscanf(entry->d_name, "%15" SCNu64 ENDING "%n", &domain, &used) != 1 || !used ||
+            entry->d_name[used])
+            continue;
+        uint64_t *grown = realloc(*domains, (*count + 1) * sizeof *grown);
+        if (!grown) {
+            free(*domains);
+            *domains = NULL;
+            return -ENOMEM;
+        }
+        *domains = grown;
+        grown[(*count)++] = domain;
+    }
+    return 0;
+}
