@@ -414,8 +414,7 @@ bool undo_or_finish(struct change *change)
     }
     /* Over a connection that was lost nobody can tell the guest to go on. Over a new one it is asked what it
      * does, as after a crash of ours; where there is none, it is tried again later. */
-    bool is_lost =
-        !change->is_committed && change->running && change->running->qmp && qmp_is_dead(change->running->qmp);
+    bool is_lost = change->running && change->running->qmp && qmp_is_dead(change->running->qmp);
     if (is_lost)
         running_return(change->running);
     const struct undo_running running = {.qmp = change->running ? change->running->qmp : NULL};

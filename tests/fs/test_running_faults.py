@@ -230,7 +230,7 @@ def make_transient(mount):
 
 
 def names(mount):
-    return [re.sub(r"~[0-9]+(\.[a-z0-9]+)?$", r"~\1", name) for name in administer.names_beside(mount)]
+    return [re.sub(r"~[0-9]+$", "", name) for name in administer.names_beside(mount)]
 
 
 def runs(mount, operation, allowed):
