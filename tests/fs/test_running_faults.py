@@ -160,7 +160,7 @@ SCENES = {
 def settled(mount):
     """No copy is half begun or half ended."""
     found = copy_jobs(mount)
-    is_copied = "is being copied" in mount.text("web1", "disks", "vda", "copy")
+    is_copied = "The disk is not being copied." not in mount.text("web1", "disks", "vda", "copy")
     return found["vda"][1] == "ready" if found else not is_copied
 
 
