@@ -195,7 +195,10 @@ class RunningSteps(model_steps.Steps):
         return Step(f"{domain.name}/snapshots/{snapshot.name}/revert: {words!r}", set(), act, apply)
 
     def clone(self, mount, world, domain):
-        return None if domain.is_clone else super().clone(mount, world, domain)
+        """Copying an internal snapshot out of an image that a guest writes to is refused (EBUSY), so then there is none."""
+        if domain.is_clone or (domain.is_active() and any(c.is_internal for each in domain.snapshots.values() for c in each.contents.values())):
+            return None
+        return super().clone(mount, world, domain)
 
     def turn_on(self, mount, world, domain):
         if domain.is_active() or not domain.can_start():
