@@ -279,6 +279,7 @@ class Sequence:
             self.mount.mount_again()
         self.mount.arm_clones()
         self.end_copies()
+        self.remove_leftovers()
         self.settle(step, outcome[0], way)
 
     def end_copies(self):
@@ -286,6 +287,13 @@ class Sequence:
             for target in os.listdir(self.mount.path(name, "disks")):
                 with contextlib.suppress(OSError):
                     administer.command(self.mount, name, f"disks/{target}/abort", "1")
+
+    def remove_leftovers(self):
+        """In a directory that other stores may use, too, a killed daemon's temporary files stay for a day, and hold up merges."""
+        for entry in os.listdir(self.mount.elsewhere):
+            path = os.path.join(self.mount.elsewhere, entry)
+            if entry.startswith(".vmsnapfs-") and subprocess.run(["fuser", "-s", path], check=False).returncode != 0:
+                os.unlink(path)
 
     def settle(self, step, code, way):
         """Told as done it must have happened; what failed, while the daemon lived, must not have."""
