@@ -26,7 +26,7 @@ from mounted import Mounted, children, process_name, run, wait_for
 from test_model import attempt, errno_name
 from test_power import BARE, QEMU, Monitor
 
-SECONDS = float(os.environ.get("VMSNAPFS_TEST_SECONDS") or 40)
+SECONDS = float(os.environ.get("VMSNAPFS_TEST_SECONDS") or 20)
 HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
 ROUND_STEPS = 40
 STATE_SECONDS = 30
@@ -54,6 +54,7 @@ class Source(Mounted):
         super().__init__(prepare, expected=expected)
         self.elsewhere = self._directory("elsewhere")
         self.options = f"allow={self.elsewhere}"
+        self.serials = {}
 
     def arm_clones(self):
         """A clone's definition says nothing of starting it: its user does."""
@@ -95,8 +96,9 @@ class Source(Mounted):
 
     def of(self, domain):
         """(pid, path of the second monitor) of the QEMU of a domain; None where none runs."""
-        serial = os.stat(self.path(domain)).st_ino >> POSITION_BITS & ((1 << SERIAL_BITS) - 1)
-        return self.guests().get(serial)
+        with contextlib.suppress(OSError):  # when its daemon is dead
+            self.serials[domain] = os.stat(self.path(domain)).st_ino >> POSITION_BITS & ((1 << SERIAL_BITS) - 1)
+        return self.guests().get(self.serials.get(domain))
 
     @contextlib.contextmanager
     def monitor_of(self, domain):
@@ -285,8 +287,9 @@ class Sequence:
     def end_copies(self):
         for name in self.mount.domains():
             for target in os.listdir(self.mount.path(name, "disks")):
-                with contextlib.suppress(OSError):
-                    administer.command(self.mount, name, f"disks/{target}/abort", "1")
+                if "not being copied" not in self.mount.text(name, "disks", target, "copy"):
+                    with contextlib.suppress(OSError):  # it has ended by itself
+                        administer.command(self.mount, name, f"disks/{target}/abort", "1")
 
     def remove_leftovers(self):
         """In a directory that other stores may use, too, a killed daemon's temporary files stay for a day, and hold up merges."""
