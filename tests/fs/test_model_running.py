@@ -202,7 +202,7 @@ class Sequence:
                 for _ in range(ROUND_STEPS):
                     step = self.steps.choose(self.mount, self.world)
                     self.history.append(str(step))
-                    if self.crashes and not step.kind == "write" and self.random.random() < 0.3:
+                    if self.crashes and not step.kind == "write" and self.random.random() < (0.6 if self.world[step.domain].is_active() else 0.3):
                         self.take_and_kill(step)
                     elif self.random.random() < 0.03 and self.world[step.domain].is_active():
                         self.kill_a_guest(step.domain)
@@ -269,7 +269,8 @@ class Sequence:
         while time.monotonic() < end and self.mount.process.poll() is None:
             time.sleep(0.002)
         came = self.mount.process.poll() is not None
-        self.history[-1] += f"  [{way} killed {'at' if came else 'though it did not come to'} {point}]" if point else f"  [{way} killed after {delay * 1000:.0f} ms]"
+        when = f"after {delay * 1000:.0f} ms" if not point else f"at {point}" if came else f"though it did not come to {point}"
+        self.history[-1] += f"  [{way} killed {when}]"
         if way != "daemon":
             self.mount.kill_guest(step.domain)
         if way != "QEMU":
