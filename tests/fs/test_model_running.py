@@ -89,7 +89,7 @@ class Source(Mounted):
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
                 words = file.read().decode(errors="replace").split("\0")
-                if words[0].endswith(QEMU) and any(self.source in word for word in words[1:]):
+                if words[0].endswith(QEMU) and any(self.room in word for word in words[1:]):
                     path = next(word.split("path=")[1] for word in words if "monitor-2" in word)
                     found[int(os.path.basename(os.path.dirname(path)).split("-")[1])] = (int(pid), path)
         return found
