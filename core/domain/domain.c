@@ -69,6 +69,7 @@ struct saved_memory *saved_memory_new(const char *path, enum memory_compression 
     memory->layer.identity = *identity;
     memory->layer.size = memory->frozen.size = identity->size;
     memory->frozen.layer = &memory->layer;
+    memory->frozen.is_memory = true;
     atomic_init(&memory->frozen.allocated, identity->size);
     return memory;
 }

@@ -74,10 +74,11 @@ struct disk {
 
 /* A disk's content at a snapshot: a layer as it is, or an internal snapshot in it. */
 struct frozen {
-    const struct disk *disk; /* NULL: saved memory */
+    const struct disk *disk; /* NULL where `is_memory` */
     const struct layer *layer;
     struct internal_snapshot *internal; /* NULL: the whole frozen layer; owned */
     uint64_t size;                      /* virtual, bytes */
+    bool is_memory; /* no disk: saved memory, which ends where its file does, and not with a sector */
     _Atomic uint64_t allocated; /* guest bytes that hold data, or ALLOCATED_UNKNOWN; may be set once, later */
 };
 

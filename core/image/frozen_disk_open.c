@@ -44,7 +44,7 @@ int frozen_disk_open(const struct frozen_disk_env *env, const struct domain *dom
     rc = check_sizes(env, frozen, &chain, err);
     if (rc < 0)
         return rc;
-    if (!frozen->disk) /* saved memory ends where its file does, and not with a sector */
+    if (frozen->is_memory)
         chain.layers[0]->size = frozen->size;
     rc = frozen_disk_new(env, &chain, disk);
     return rc < 0 ? error_set(err, -rc, "%s: out of memory", frozen->layer->path) : 0;
