@@ -296,7 +296,7 @@ class Sequence:
         """In a directory that other stores may use, too, a killed daemon's temporary files stay for a day, and hold up merges."""
         for entry in os.listdir(self.mount.elsewhere):
             path = os.path.join(self.mount.elsewhere, entry)
-            if entry.startswith(".vmsnapfs-") and subprocess.run(["fuser", "-s", path], check=False).returncode != 0:
+            if entry.startswith(".vmsnapfs-") and subprocess.run(["fuser", "-s", path], capture_output=True, check=False).returncode != 0:
                 os.unlink(path)
 
     def settle(self, step, code, way):
