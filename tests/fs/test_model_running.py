@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Domains that run against the model: random sequences over a domain and its clones, on common layers, in QEMUs without an
+"""Domains that run, against the model: random sequences over a domain and its clones, on common layers, in QEMUs without an
 operating system, whose guests write; without and with the daemon, or a QEMU, being killed.
 
 VMSNAPFS_SEED repeats a run, VMSNAPFS_TEST_SECONDS says how long each of the two goes on. With
