@@ -47,9 +47,9 @@ struct change {
     size_t content_count;
     struct fresh_layer *layers;
     size_t layer_count;
-    const struct running *running; /* the QEMU that runs it, where a snapshot of that is taken; borrowed */
-    uint64_t serial;               /* of the domain */
-    uint64_t operation;            /* serial */
+    struct running *running; /* the QEMU that runs it, where a snapshot of that is taken; borrowed */
+    uint64_t serial;         /* of the domain */
+    uint64_t operation;      /* serial */
     struct journal_operation *journal; /* NULL while nothing is to be undone */
     bool is_held, is_committed;
     bool has_next;             /* change_save_next was called */

@@ -230,7 +230,7 @@ static int write_down(struct creation *creation, struct error *err)
     if (creation->memory.path)
         memory_file_note(&creation->memory, &creation->undo);
     creation->before.running = creation->running.state == RUN_STATE_RUNNING;
-    if (creation->choice.memory != MEMORY_NO || creation->command.paused)
+    if (creation->choice.memory != MEMORY_NO || creation->command.paused || creation_stands_still(creation))
         undo_add_stop(&creation->undo, &creation->before, creation->command.paused);
     undo_add_running(&creation->undo, creation->running.monitor,
                      creation->choice.quiesce == QUIESCE_NO ? "" : change->domain->agent);

@@ -128,6 +128,13 @@ const char *running_node(const struct running *running, const char *target)
     return NULL;
 }
 
+void running_return(struct running *running)
+{
+    if (running->qmp)
+        machine_return(running->machine, running->qmp);
+    running->qmp = running->engine.qmp = NULL;
+}
+
 void running_end(struct running *running)
 {
     for (size_t i = 0; i < running->disk_count; i++)
@@ -136,8 +143,7 @@ void running_end(struct running *running)
     running_disks_done(running->disks, running->disk_count);
     free(running->disks);
     free(running->monitor);
-    if (running->qmp)
-        machine_return(running->machine, running->qmp);
+    running_return(running);
     machine_unref(running->machine);
     *running = (struct running){0};
 }

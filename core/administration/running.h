@@ -62,4 +62,8 @@ int running_find(struct running *running, struct error *err);
 /* The node of a disk that was found; NULL: it was not looked for. Borrowed. */
 const char *running_node(const struct running *running, const char *target);
 
+/* Gives the connection back before the end, so that somebody else can have one; there is no QEMU from then
+ * on. */
+void running_return(struct running *running);
+
 void running_end(struct running *running);

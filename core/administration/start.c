@@ -279,17 +279,28 @@ int start_load(struct start *start, int fd, const struct compression_pipe *pipe,
     return 0;
 }
 
-int start_continue(struct machine *machine, struct error *err)
+/* `*is_lost` where the connection was lost over it: whether it runs is not known then. */
+static int continue_once(struct machine *machine, bool *is_lost, struct error *err)
 {
     struct qmp *qmp;
+    *is_lost = true;
     int r = machine_borrow(machine, ANSWER_MS, &qmp, NULL, err);
     if (r < 0)
         return r;
     r = run_state_continue(qmp, ANSWER_MS, err);
     if (r == 0)
         r = machine_look(machine, qmp, NULL, err);
+    *is_lost = r < 0 && qmp_is_dead(qmp);
     machine_return(machine, qmp);
     return r;
+}
+
+/* To be told twice does it no harm, and to stand still though it was to run, does. */
+int start_continue(struct machine *machine, struct error *err)
+{
+    bool is_lost;
+    int r = continue_once(machine, &is_lost, err);
+    return r < 0 && is_lost ? continue_once(machine, &is_lost, err) : r;
 }
 
 int start_take_back(struct machine *machine, struct error *err)

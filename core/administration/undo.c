@@ -339,17 +339,25 @@ static bool has_pivot(const struct journal_record *record)
     return false;
 }
 
+/* A guest that could not be told to go on after its snapshot, as the connection was lost just then, is. */
+static int conclude(struct administration *administration, const struct undo_running *running,
+                    const struct journal_record *record, struct error *err)
+{
+    return has_pivot(record) ? undo_pivot_conclude(administration, running, record, err)
+                             : undo_running_go_on(running, record, true, err);
+}
+
 static int conclude_reaching(struct administration *administration, const struct journal_record *record,
                              const struct ending *ending, struct error *err)
 {
-    if (!has_pivot(record))
-        return 0;
     if (ending->running)
-        return undo_pivot_conclude(administration, ending->running, record, err);
+        return has_pivot(record) ? conclude(administration, ending->running, record, err) : 0;
+    if (!undo_is_running(record))
+        return 0;
     struct undo_running running;
     int r = undo_running_begin(administration, record, &running, err);
     if (r == 0)
-        r = undo_pivot_conclude(administration, &running, record, err);
+        r = conclude(administration, &running, record, err);
     undo_running_end(&running);
     return r;
 }
@@ -404,10 +412,15 @@ bool undo_or_finish(struct change *change)
         reclaimer_wake(change->administration->reclaimer);
         return false;
     }
+    /* Over a connection that was lost nobody can tell the guest to go on. Over a new one it is asked what it
+     * does, as after a crash of ours; where there is none, it is tried again later. */
+    bool is_lost = change->running && change->running->qmp && qmp_is_dead(change->running->qmp);
+    if (is_lost)
+        running_return(change->running);
     const struct undo_running running = {.qmp = change->running ? change->running->qmp : NULL};
     const struct ending ending = {.is_committed = change->is_committed,
                                   .images_are_untouched = change->images_are_untouched,
-                                  .running = &running};
+                                  .running = is_lost ? NULL : &running};
     return settle(change->administration, operation, &ending);
 }
 

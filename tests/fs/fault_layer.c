@@ -10,6 +10,7 @@
  *     qmp      commands to a storage daemon, on their way: a thread stands between the two ends of its
  *              monitor and answers in its place, says nothing any more, or kills it
  *     runs     of qemu-img: fails, is killed, says what nobody asked for, or never ends
+ *     monitor  commands to a QEMU that runs a domain, in the same way; the connection can break, too
  *     writes   system calls by which a helper program writes to images: they give an errno, or it is killed
  *              right before. The kernel asks us about each (seccomp's user notification)
  *
@@ -39,12 +40,22 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
-enum kind { NOTHING, FILES, READS, STARTS, QMP, RUNS, WRITES };
-enum qmp_fault { QMP_ERROR = 1, QMP_SILENT, QMP_DEAF, QMP_KILL, QMP_KILL_AFTER, QMP_GARBAGE };
+enum kind { NOTHING, FILES, READS, STARTS, QMP, RUNS, WRITES, MONITOR };
+enum qmp_fault {
+    QMP_ERROR = 1,
+    QMP_SILENT,
+    QMP_DEAF,
+    QMP_KILL,
+    QMP_KILL_AFTER,
+    QMP_GARBAGE,
+    QMP_BREAK,
+    QMP_BREAK_AFTER
+};
 enum run_fault { RUN_FAILS = 1, RUN_KILLED, RUN_GARBAGE, RUN_HANGS, RUN_NOT_STARTED };
 
 /* As faults.py writes it. */
@@ -318,14 +329,17 @@ int close(int fd)
     return real(fd);
 }
 
-/* ---- Between us and a storage daemon ---- */
+/* ---- Between us and a storage daemon, or a QEMU ---- */
 
 struct relay {
+    enum kind kind;
     int client, server; /* the middle ends */
     int client_fd;      /* the daemon's own end, as a number */
-    pid_t pid;          /* of the storage daemon; 0: not known yet */
-    bool silent;
-    char awaited[160]; /* the id of the command after which it is killed */
+    pid_t pid;          /* of the other side; 0: not known yet */
+    int passed;         /* a descriptor that came with the next command; -1: none */
+    bool silent, broken;
+    uint32_t then; /* what happens when that command was answered: it is killed, or the connection breaks */
+    char awaited[160]; /* its id */
     char line[1 << 20];
     size_t length;
 };
@@ -339,6 +353,32 @@ static void send_all(int fd, const char *bytes, size_t length)
         bytes += sent;
         length -= (size_t)sent;
     }
+}
+
+/* A command with the descriptor that belongs to it. */
+static void send_command(struct relay *relay, const char *line, size_t length)
+{
+    if (relay->passed >= 0) {
+        union {
+            struct cmsghdr align;
+            char bytes[CMSG_SPACE(sizeof(int))];
+        } attached = {0};
+        struct iovec vector = {(void *)line, 1};
+        struct msghdr message = {.msg_iov = &vector,
+                                 .msg_iovlen = 1,
+                                 .msg_control = attached.bytes,
+                                 .msg_controllen = sizeof attached};
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(header), &relay->passed, sizeof(int));
+        if (sendmsg(relay->server, &message, MSG_NOSIGNAL) != 1)
+            return;
+        line++;
+        length--;
+    }
+    send_all(relay->server, line, length);
 }
 
 /* The value of the last member of that name: a command's arguments may have one, too. */
@@ -369,12 +409,12 @@ static void take_command(struct relay *relay, const char *line, size_t length)
     char command[128], id[128], answer[256];
     copy_string(line, "\"execute\":\"", command, sizeof command);
     copy_string(line, "\"id\":\"", id, sizeof id);
-    uint32_t how = hit(QMP, "command", command);
+    uint32_t how = hit(relay->kind, "command", command);
     if (strcmp(command, "quit") == 0 && (how == QMP_ERROR || how == QMP_SILENT || how == QMP_GARBAGE))
         atomic_store(&control->hung, relay->pid);
     switch (how) {
     case 0:
-        send_all(relay->server, line, length);
+        send_command(relay, line, length);
         return;
     case QMP_ERROR:
         snprintf(answer, sizeof answer,
@@ -388,14 +428,19 @@ static void take_command(struct relay *relay, const char *line, size_t length)
         return;
     case QMP_DEAF: /* it is carried out, and nobody hears of it */
         fall_silent(relay);
-        send_all(relay->server, line, length);
+        send_command(relay, line, length);
         return;
     case QMP_KILL:
         kill_helper(relay->pid);
         return;
     case QMP_KILL_AFTER:
+    case QMP_BREAK_AFTER:
+        relay->then = how;
         snprintf(relay->awaited, sizeof relay->awaited, "\"%s\"", id);
-        send_all(relay->server, line, length);
+        send_command(relay, line, length);
+        return;
+    case QMP_BREAK:
+        relay->broken = true;
         return;
     case QMP_GARBAGE:
         send_all(relay->client, "{\"return\": ]\r\n", 14);
@@ -405,22 +450,37 @@ static void take_command(struct relay *relay, const char *line, size_t length)
 
 static bool take_from_client(struct relay *relay)
 {
-    ssize_t got = recv(relay->client, relay->line + relay->length, sizeof relay->line - 1 - relay->length, 0);
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } attached;
+    struct iovec vector = {relay->line + relay->length, sizeof relay->line - 1 - relay->length};
+    struct msghdr message = {.msg_iov = &vector,
+                             .msg_iovlen = 1,
+                             .msg_control = attached.bytes,
+                             .msg_controllen = sizeof attached};
+    ssize_t got = recvmsg(relay->client, &message, MSG_CMSG_CLOEXEC);
     if (got <= 0)
         return false;
     relay->length += (size_t)got;
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+        memcpy(&relay->passed, CMSG_DATA(header), sizeof(int));
     char *end;
     while ((end = memchr(relay->line, '\n', relay->length))) {
         size_t length = (size_t)(end + 1 - relay->line);
         char kept = relay->line[length];
         relay->line[length] = '\0';
-        if (!relay->silent)
+        if (!relay->silent && !relay->broken)
             take_command(relay, relay->line, length);
+        if (relay->passed >= 0)
+            syscall(SYS_close, relay->passed);
+        relay->passed = -1;
         relay->line[length] = kept;
         memmove(relay->line, relay->line + length, relay->length - length);
         relay->length -= length;
     }
-    return true;
+    return !relay->broken;
 }
 
 static bool take_from_server(struct relay *relay)
@@ -445,7 +505,10 @@ static bool take_from_server(struct relay *relay)
         memcpy(&sender, CMSG_DATA(header), sizeof sender);
         relay->pid = sender.pid;
     }
-    if (*relay->awaited && strstr(bytes, relay->awaited))
+    bool is_answer = *relay->awaited && strstr(bytes, relay->awaited);
+    if (is_answer && relay->then == QMP_BREAK_AFTER)
+        return false;
+    if (is_answer)
         kill_helper(relay->pid);
     else if (!relay->silent)
         send_all(relay->client, bytes, (size_t)got);
@@ -494,6 +557,8 @@ int socketpair(int domain, int type, int protocol, int ends[2])
     if (!relay || real(domain, type, protocol, ours) < 0 || real(domain, type, protocol, theirs) < 0 ||
         setsockopt(theirs[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
         abort();
+    relay->kind = QMP;
+    relay->passed = -1;
     relay->client = ours[1];
     relay->client_fd = ours[0];
     relay->server = theirs[0];
@@ -502,6 +567,45 @@ int socketpair(int domain, int type, int protocol, int ends[2])
     atomic_store(&monitors[ours[0]], TALKS);
     start_thread(relay_run, relay);
     return 0;
+}
+
+/* Whether it is armed or not: a connection to a QEMU lasts. */
+static void stand_between(int fd)
+{
+    REAL(socketpair);
+    int ours[2];
+    struct ucred other;
+    socklen_t size = sizeof other;
+    struct relay *relay = calloc(1, sizeof *relay);
+    if (!relay || real(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ours) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &other, &size) < 0)
+        abort();
+    relay->kind = MONITOR;
+    relay->passed = -1;
+    relay->pid = other.pid;
+    relay->client = ours[1];
+    relay->client_fd = fd;
+    relay->server = (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH_FD);
+    if (relay->server < 0 || syscall(SYS_fcntl, relay->server, F_SETFL, 0) < 0 ||
+        syscall(SYS_fcntl, ours[0], F_SETFL, O_NONBLOCK) < 0 || syscall(SYS_dup3, ours[0], fd, O_CLOEXEC) < 0)
+        abort();
+    syscall(SYS_close, ours[0]);
+    atomic_store(&monitors[fd], TALKS);
+    start_thread(relay_run, relay);
+}
+
+int connect(int fd, __CONST_SOCKADDR_ARG address, socklen_t length)
+{
+    REAL(connect);
+    int result = real(fd, address, length);
+    const struct sockaddr_un *to = (const void *)address.__sockaddr__;
+    size_t name = to->sun_family == AF_UNIX ? strnlen(to->sun_path, sizeof to->sun_path) : 0;
+    static const char wanted[] = "/monitor";
+    size_t end = sizeof wanted - 1;
+    if (result == 0 && control && fd < FDS_MAX && name > end &&
+        memcmp(to->sun_path + name - end, wanted, end) == 0)
+        stand_between(fd);
+    return result;
 }
 
 /* ---- Helper programs ---- */
@@ -683,5 +787,7 @@ static void __attribute__((constructor)) begin(void)
             abort();
     }
     start_thread(listeners_run, NULL);
+    unsetenv("LD_PRELOAD"); /* a QEMU gets the daemon's environment */
+    unsetenv("VMSNAPFS_TEST_FAULTS");
     control = mapped;
 }

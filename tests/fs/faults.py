@@ -14,8 +14,9 @@ LIBRARY = os.environ.get("VMSNAPFS_FAULT_LAYER") or os.path.join(os.path.dirname
 HEAD = struct.Struct("=IIiIIi")
 TOLD, SOURCE = 2048, 1024
 
-KINDS = ("nothing", "files", "reads", "starts", "qmp", "runs", "writes")
+KINDS = ("nothing", "files", "reads", "starts", "qmp", "runs", "writes", "monitor")
 QMP = {"error": 1, "silent": 2, "carried out, silent": 3, "killed": 4, "carried out, killed": 5, "garbage": 6}
+MONITOR = {**QMP, "breaks": 7, "carried out, breaks": 8}
 RUNS = {"fails": 1, "killed": 2, "garbage": 3, "hangs": 4, "not started": 5}
 ERRNOS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
 WAYS = {
@@ -26,6 +27,7 @@ WAYS = {
     "runs": RUNS,
     "writes": {"killed": 0, "ENOSPC": errno.ENOSPC, "EIO": errno.EIO},
 }
+RUNNING_WAYS = {**WAYS, "monitor": MONITOR}  # of operations on domains that run
 
 
 class Fault:
@@ -63,7 +65,7 @@ class Faults:
         self.disarm()
         self.number = number
         self.page[HEAD.size : HEAD.size + TOLD] = bytes(TOLD)
-        self.page[4 : HEAD.size] = HEAD.pack(0, WAYS[fault.kind][fault.way], number, fault.lasts, 0, 0)[4:]
+        self.page[4 : HEAD.size] = HEAD.pack(0, RUNNING_WAYS[fault.kind][fault.way], number, fault.lasts, 0, 0)[4:]
         self.page[:4] = struct.pack("=I", KINDS.index(fault.kind))
 
     def passed(self):
