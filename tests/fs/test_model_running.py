@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Domains that run against the model: random sequences over a domain and its clones, on common layers, in QEMUs without an
+"""Domains that run, against the model: random sequences over a domain and its clones, on common layers, in QEMUs without an
 operating system, whose guests write; without and with the daemon, or a QEMU, being killed.
 
 VMSNAPFS_SEED repeats a run, VMSNAPFS_TEST_SECONDS says how long each of the two goes on. With
@@ -296,7 +296,7 @@ class Sequence:
         """In a directory that other stores may use, too, a killed daemon's temporary files stay for a day, and hold up merges."""
         for entry in os.listdir(self.mount.elsewhere):
             path = os.path.join(self.mount.elsewhere, entry)
-            if entry.startswith(".vmsnapfs-") and subprocess.run(["fuser", "-s", path], check=False).returncode != 0:
+            if entry.startswith(".vmsnapfs-") and subprocess.run(["fuser", "-s", path], capture_output=True, check=False).returncode != 0:
                 os.unlink(path)
 
     def settle(self, step, code, way):
