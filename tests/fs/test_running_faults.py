@@ -134,7 +134,7 @@ ALL_EXTERNAL = "disk=vda:external disk=vdb:external"
 MIXED = "disk=vda:internal disk=vdb:external"
 SCENES = {
     "create internal": create("disk-only " + ALL_INTERNAL),
-    "create external": create("disk-only " + ALL_EXTERNAL, ("qcow2", "raw")),
+    "create external": create("disk-only " + ALL_EXTERNAL),
     "create mixed": create("disk-only " + MIXED),
     "create paused": create("disk-only " + MIXED, is_paused=True),
     "create memory": create("memory=external " + ALL_EXTERNAL),
@@ -148,7 +148,7 @@ SCENES = {
     "revert memory": revert("memory=external " + MIXED),
     "revert memory inside": revert("memory=internal " + ALL_INTERNAL),
     "rmdir internal": remove(ALL_INTERNAL, "two"),
-    "rmdir into parent": remove(ALL_EXTERNAL, "two", ("qcow2", "raw")),
+    "rmdir into parent": remove(ALL_EXTERNAL, "two"),
     "rmdir current": remove(ALL_EXTERNAL, "three"),
     "copy": COPY,
     "pivot": PIVOT,
