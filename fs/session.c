@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "abort_guard.h"
 #include "base/log.h"
 #include "event_requests.h"
 #include "mountpoint.h"
@@ -38,6 +39,7 @@ struct session {
     struct workers *decompressors;
     char *mountpoint;
     struct fuse_session *fuse;
+    pid_t guard; /* 0: none */
     bool mounted;
     pthread_t main_thread;
     pthread_t *workers;
@@ -280,6 +282,7 @@ static int mount_session(struct session *session, struct error *err)
         return error_set(err, EIO, "can't mount on %s: %s", session->mountpoint,
                          fuse_said[0] ? fuse_said : "fusermount3 refused, as it says above");
     session->mounted = true;
+    session->guard = abort_guard_start(session->mountpoint);
     if (passthrough_attach(session->fuse) != 0)
         log_info("no passthrough with this libfuse");
     return 0;
@@ -312,6 +315,7 @@ static void session_done(struct session *session)
     slow_lane_free(service->slow);
     if (session->mounted)
         fuse_session_unmount(session->fuse);
+    abort_guard_stop(session->guard);
     administration_free(service->administration);
     catalog_service_free(service->catalog);
     machines_free(service->machines);

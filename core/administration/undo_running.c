@@ -315,11 +315,16 @@ static int fill_memory(const char *source, const struct journal_record *record, 
     return 0;
 }
 
+static void drop_state(struct state_domain **state)
+{
+    state_domain_free(*state);
+}
+
 int undo_running_complete(struct administration *administration, const struct journal_record *record,
                           struct error *err)
 {
     const char *source = locate_source(administration->options.locate);
-    struct state_domain *next;
+    cleanup(drop_state) struct state_domain *next = NULL;
     int r = store_read_next(administration->options.store, record->domain, &next, err);
     if (r == 0 && next->operation != record->serial)
         r = error_set(err, EINVAL, "what was written down is another operation's");

@@ -117,10 +117,11 @@ static int check_discard(const struct tree *tree, enum delete_kind kind, struct 
     }
     intent->reverts = is_going(tree, intent, tree->current);
     if (intent->reverts && tree->is_active)
-        return error_set(err, EBUSY,
-                         "the domain is active, and discarding %.150s would discard its present state; shut it "
-                         "down first",
-                         snapshot->name);
+        return error_set(
+            err, EBUSY,
+            "the domain is active, and discarding %.150s would discard its present state; shut it "
+            "down first",
+            snapshot->name);
     if (intent->reverts && !intent->parent)
         return error_set(err, EBUSY,
                          "the domain descends from %.200s, which has no parent that it could go back to; "

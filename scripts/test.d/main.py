@@ -199,6 +199,8 @@ class Run:
         for name, test, share in (
             ("model with crashes", ["test_model.py", "test_crashes"], seconds),
             ("model", ["test_model.py", "test_sequences"], seconds // 4),
+            ("model of domains that run, with crashes", ["test_model_running.py", "test_crashes"], seconds),
+            ("model of domains that run", ["test_model_running.py", "test_sequences"], seconds // 4),
             ("running domains with crashes", running, seconds),
             ("copies of disks with crashes", ["test_mirror_crashes.py"], seconds),
             ("running domains that go back, with crashes", reverting, seconds),

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import administer
 import domains
@@ -125,6 +126,15 @@ class Running(Launched):
         if not is_running:
             for path in administer.images(self.source):
                 administer.check_image(path, leaks_allowed=True)
+
+    def rest(self):
+        """Until nothing is done in the background, but for what waits. HMP's qemu-io keeps all of QEMU waiting, and must not
+        meet a disk that is about to go on in another layer, whose requests wait for what QEMU is told next."""
+        looks = 0
+        while looks < 5:
+            time.sleep(0.03)
+            is_busy = any(not status.startswith("waiting") for status in administer.jobs(self, "web1").values())
+            looks = 0 if is_busy else looks + 1
 
     def off(self):
         power(self, "destroy")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Mounting and unmounting: the command, its daemon, what it leaves behind, and who may do it."""
 
+import contextlib
 import errno
 import os
 import re
@@ -44,10 +45,14 @@ class Background:
         return children() - self.before
 
     def wait_for_the_end(self):
-        """The daemon became our child when its parent ended; reaps it and gives its status."""
+        """The daemon became our child when its parent ended; reaps it and gives its status. What a killed one leaves to us,
+        to abort the mount, ends by itself."""
         statuses = []
         for pid in self.daemons():
             statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        if any(statuses):
+            for pid in self.daemons():
+                equal(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
         assert not self.daemons(), [process_name(pid) for pid in self.daemons()]
         return statuses
 
@@ -242,7 +247,11 @@ def test_nothing_is_written_elsewhere():
         disk = os.path.join(mount.mountpoint, "vm", "snapshots", "clean", "disks", "vda.raw")
 
         def open_images():
-            return [path for fd in os.listdir(f"/proc/{daemon}/fd") if (path := os.readlink(f"/proc/{daemon}/fd/{fd}")).endswith(".qcow2")]
+            found = []
+            for fd in os.listdir(f"/proc/{daemon}/fd"):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    found.append(os.readlink(f"/proc/{daemon}/fd/{fd}"))
+            return [path for path in found if path.endswith(".qcow2")]
 
         wait_for(lambda: not open_images(), f"images to be closed: {open_images()}")
         os.listdir(os.path.dirname(disk))

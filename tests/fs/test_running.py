@@ -271,6 +271,7 @@ def test_deleting_while_it_runs():
             for name in (names[2], names[0], names[3]):
                 if attempt(delete_one, mount, name):
                     del mount.frozen_bytes[name]
+                mount.rest()
                 mount.check()
             # what waits must not disturb the guest, nor snapshots
             mount.guest_reads()
@@ -313,6 +314,7 @@ def test_merging_while_it_runs():
                 elif verb.startswith("merge"):
                     mount.frozen_bytes["a"] = mount.frozen_bytes["b"]
                 mount.frozen_bytes = {name: content for name, content in mount.frozen_bytes.items() if name in there}
+                mount.rest()
                 mount.check()
                 mount.guest_reads()
                 mount.guest_writes(99, at=2 * 65536)

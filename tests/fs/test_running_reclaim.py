@@ -136,7 +136,7 @@ def test_internal_and_mixed():
                 mount.take(f"{name} {kinds[number]}")
             for name in order:
                 delete(mount, name)
-                wait_for_steps(mount)
+                mount.rest()
                 mount.guest_writes(30, at=5 * PAGE)
                 mount.check()
             # Where an image that was frozen has them, they wait until it is not open.
@@ -156,12 +156,6 @@ def test_internal_and_mixed():
         for path in administer.images(mount.source):
             equal(administer.tags(path), [])
         ended(mount)
-
-
-def wait_for_steps(mount):
-    """Until nothing runs in the background, and what there is waits."""
-    time.sleep(0.1)
-    wait_for(lambda: all(status.startswith("waiting") for status in administer.jobs(mount, "web1").values()), "what runs")
 
 
 def test_opened_by_drive():
@@ -307,7 +301,7 @@ def two_domains(order, first_runs, second_runs):
             mount.end_second()
         for number, name in enumerate(order):
             delete(mount, name)
-            wait_for_steps(mount)
+            mount.rest()
             if first_runs:
                 mount.guest_writes(40 + number, at=5 * PAGE)
             if second_runs:

@@ -12,7 +12,7 @@ import checks
 import domains
 from administer import command, command_of, snapshot_path
 from checks import equal, fails_with
-from mounted import Mounted
+from mounted import Mounted, run
 
 
 def look(mount, path="web1"):
@@ -204,6 +204,36 @@ def test_ended_in_a_crowd():
             for pid in pids:
                 os.waitpid(pid, 0)
             os.unlink(stop)
+            mount.mount()
+            leads_home(mount)
+
+
+def test_killed_in_a_crowd():
+    """SIGKILL while ten do that: the daemon is gone at once, and nobody is left waiting for it"""
+    chance = checks.seed()
+    for _ in range(5):
+        with Mounted(domains.web1) as mount:
+            stop = os.path.join(mount.room, "stop")
+            pids = []
+            for _ in range(10):
+                seed = chance.randrange(1 << 32)
+                pid = os.fork()
+                if pid == 0:
+                    try:
+                        crowd(mount, seed, stop)
+                    except BaseException:  # the mount goes away under it
+                        pass
+                    os._exit(0)
+                pids.append(pid)
+            for _ in range(chance.randrange(2, 8)):
+                look(mount)
+            mount.process.kill()
+            mount.process.wait()
+            with open(stop, "wb"):
+                pass
+            for pid in pids:
+                os.waitpid(pid, 0)
+            run("umount", "--lazy", mount.mountpoint)
             mount.mount()
             leads_home(mount)
 

@@ -13,6 +13,7 @@
 
 #include "base/text.h"
 #include "source_dir.h"
+#include "store/restart.h"
 #include "store/state_json.h"
 #include "store/store.h"
 
@@ -159,6 +160,49 @@ static void copies_are_the_same(void **unused)
     assert_int_equal(state_find_mirror(state, 7)->phase, MIRROR_PIVOTS);
     state_domain_free(state);
     state_domain_free(twin);
+}
+
+static struct store *open_store(bool read_only);
+
+static void restarts_come_back_as_they_were(void **unused)
+{
+    char first[] = "qemu", second[] = "with \"quotes\"", third[] = "bytes\xfe", path[] = "/somewhere/else";
+    char *launch[] = {first, second, third, NULL};
+    struct restart restart = {.domain = 17,
+                              .operation = 33,
+                              .before = RESTART_RUNNING,
+                              .memory = path,
+                              .is_saved = true,
+                              .launch = launch,
+                              .events = true,
+                              .bandwidth = UINT64_C(1) << 40,
+                              .after = RESTART_PAUSED,
+                              .snapshot = 20,
+                              .has_run = true};
+    struct restart read = {0};
+    struct store *store = open_store(false);
+    struct error err;
+    uint64_t *domains = NULL;
+    size_t count;
+    assert_int_equal(store_read_restart(store, 17, &read, &err), -ENOENT);
+    assert_int_equal(store_save_restart(store, &restart, &err), 0);
+    assert_int_equal(store_list_restarts(store, &domains, &count), 0);
+    assert_int_equal(count, 1);
+    assert_int_equal(domains[0], 17);
+    free(domains);
+    assert_int_equal(store_read_restart(store, 17, &read, &err), 0);
+    for (size_t i = 0; launch[i]; i++)
+        assert_string_equal(read.launch[i], launch[i]);
+    assert_string_equal(read.memory, restart.memory);
+    assert_true(read.domain == 17 && read.operation == 33 && read.snapshot == 20);
+    assert_true(read.before == RESTART_RUNNING && read.after == RESTART_PAUSED);
+    assert_true(read.is_saved && read.events && !read.pause_before_switchover && read.has_run);
+    assert_true(read.bandwidth == restart.bandwidth);
+    restart_done(&read);
+    assert_int_equal(store_remove_restart(store, 17, &err), 0);
+    assert_int_equal(store_remove_restart(store, 17, &err), 0);
+    assert_int_equal(store_read_restart(store, 17, &read, &err), -ENOENT);
+    store_close(store);
 }
 
 static struct store *open_store(bool read_only)
@@ -748,6 +792,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies_are_the_same),
         TEST(every_field_comes_back),
+        TEST(restarts_come_back_as_they_were),
         TEST(many_states_are_saved_together),
         TEST(no_serial_is_given_twice),
         TEST(a_lost_counter_goes_on_above_all_that_is_known),
