@@ -368,6 +368,15 @@ def test_some():
     print(f"    {cases} cases")
 
 
+def test_lost_while_it_stands_still():
+    """The connection breaks while a guest stands still for its memory: it runs again, whether it was undone or has happened"""
+    need(QEMU)
+    scene = Scene("create memory mixed", Faults())
+    number = count(scene, "monitor")
+    for before_the_end in (13, 9, 4, 3):
+        assert try_case(scene, Fault("monitor", "carried out, breaks"), number - before_the_end)
+
+
 def all_of(scene, fault):
     """Tries all numbers; returns what failed."""
     failed, missed = [], 0
@@ -397,4 +406,4 @@ def test_all():
 
 
 if __name__ == "__main__":
-    checks.main({"test_all": test_all} if ALL else {"test_some": test_some})
+    checks.main({"test_all": test_all} if ALL else {"test_some": test_some, "test_lost_while_it_stands_still": test_lost_while_it_stands_still})
