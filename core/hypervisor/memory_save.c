@@ -123,8 +123,11 @@ static int run_as_before(struct qmp *qmp, const struct memory_save_before *befor
     int rc = 0;
     if (!now->running && (before->running || migrated))
         rc = run_state_continue(qmp, timeout_ms, err);
-    if (rc == 0 && !before->running && (now->running || migrated))
-        rc = run_state_stop(qmp, timeout_ms, err);
+    /* Whatever became of continuing it, which only gave it its disks back: it must not run on. */
+    if (!before->running && (now->running || migrated)) {
+        int stopped = run_state_stop(qmp, timeout_ms, rc < 0 ? NULL : err);
+        rc = rc < 0 ? rc : stopped;
+    }
     return rc;
 }
 
