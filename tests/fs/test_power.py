@@ -149,9 +149,12 @@ def test_state_of_a_qemu_of_others():
             guest.command("quit")
             guest.process.wait()
             wait_state(mount, "shutoff")
-        lines = [line for line in events(mount) if line.startswith("state: ")]
-        equal(lines[-1], "state: shutoff")
-        assert not any("crashed" in line for line in lines), lines
+
+        def states():
+            return [line for line in events(mount) if line.startswith("state: ")]
+
+        wait_for(lambda: states()[-1] == "state: shutoff", "the event")
+        assert not any("crashed" in line for line in states()), states()
 
 
 def test_paused_from_the_start():
