@@ -73,7 +73,8 @@ static bool heed(struct machine *machine, struct json_object *event)
     return false;
 }
 
-/* Hears all that was said. A negative errno where the connection is dead. */
+/* Hears all that was said. 1 where it was asked for its state upon that: more may have been said meanwhile,
+ * and was taken from the socket with the answer. A negative errno where the connection is dead. */
 static int drain(struct machine *machine, struct error *err)
 {
     bool ask = false;
@@ -93,7 +94,8 @@ static int drain(struct machine *machine, struct error *err)
         machine_publish(machine, MACHINE_CONNECTED, RUN_STATE_SHUTTING_DOWN, NULL);
         return 0;
     }
-    return machine_look(machine, machine->qmp, NULL, err);
+    int rc = machine_look(machine, machine->qmp, NULL, err);
+    return rc < 0 ? rc : 1;
 }
 
 /* ---- The connection ---- */
@@ -255,8 +257,9 @@ static void bury_guest(struct machine *machine, const siginfo_t *status, bool la
 /* Until the connection is dead, or the machine is to stop. */
 static void serve(struct machine *machine, struct error *err)
 {
-    while (!is_stopping(machine) && drain(machine, err) == 0)
-        if (!lend(machine)) {
+    int heard;
+    while (!is_stopping(machine) && (heard = drain(machine, err)) >= 0)
+        if (!lend(machine) && !heard) {
             rest(machine, qmp_fd(machine->qmp), -1);
             if (machine->guest && lasting_is_over(&machine->guest->process))
                 break;
