@@ -15,6 +15,7 @@
 #include "helper/sandbox.h"
 #include "hypervisor/qemu_img_run.h"
 #include "hypervisor/qmp_arguments.h"
+#include "hypervisor/qmp_job.h"
 
 #define MEMORY_BYTES       ((size_t)1 << 30)
 #define MEMORY_BYTES_IMAGE ((size_t)64 << 20)
@@ -169,6 +170,7 @@ static int run(const struct qemu_img_copy *copy, const struct files *files, cons
         .words = words,
         .word_count = files->count + 1,
         .timeout_ms = -1, /* a copy takes what it takes; who asked for it can cancel */
+        .stall_ms = QMP_JOB_STALL_MS,
         .progress = copy->progress ? copy->progress : go_on,
         .opaque = copy->opaque,
     };

@@ -43,7 +43,8 @@ struct qemu_img_copy {
 /*
  * Copies, with holes where there are zeros, and flushes the target. A raw disk has whole sectors of 512 bytes
  * afterwards. After an error, and killed half way, the target is garbage; nothing else is touched.
- * Errors: ECANCELED; ENOSPC; EBUSY where somebody writes to an image, or has the target open; EINVAL; EIO for
- * damage; ENOENT (not installed), EOPNOTSUPP (no Landlock); as the target's format and file system give them.
+ * Errors: ECANCELED; ETIMEDOUT where qemu-img did nothing for QMP_JOB_STALL_MS; ENOSPC; EBUSY where somebody
+ * writes to an image, or has the target open; EINVAL; EIO for damage; ENOENT (not installed), EOPNOTSUPP (no
+ * Landlock); as the target's format and file system give them.
  */
 int qemu_img_copy(const struct qemu_img_copy *copy, struct error *err);

@@ -3,12 +3,15 @@
 #include "hypervisor/qemu_img_run.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/text.h"
@@ -19,7 +22,7 @@
     (256U << 10) /* more than a graph and a sentence about it, and 100 lines of progress                     \
                   */
 
-enum outcome { ENDED, CANCELED, TIMED_OUT };
+enum outcome { ENDED, CANCELED, TIMED_OUT, STALLED };
 
 /* What it said that was no progress, and how far it has come. */
 struct listener {
@@ -55,9 +58,44 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* What it has used of the cpu, in ticks (proc(5), /proc/pid/stat); the same again where that can't be told.
+ */
+static uint64_t ticks_of(pid_t pid, uint64_t before)
+{
+    char path[32], text[1024];
+    unsigned long long user, system;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    text[length < 0 ? 0 : length] = '\0';
+    const char *fields = strrchr(text, ')');
+    if (!fields ||
+        sscanf(fields + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) != 2)
+        return before;
+    return user + system;
+}
+
+struct stall {
+    uint64_t ticks;
+    int64_t since;
+};
+
+/* A copy of a huge disk tells nothing for minutes; one that does nothing for so long waits for ever. */
+static bool is_stalled(struct stall *stall, const struct helper_process *process, int stall_ms)
+{
+    int64_t now = now_ms();
+    if (!stall_ms || now - stall->since < stall_ms)
+        return false;
+    uint64_t ticks = ticks_of(process->pid, stall->ticks);
+    bool same = ticks == stall->ticks;
+    *stall = (struct stall){.ticks = ticks, .since = now};
+    return same;
+}
+
 static enum outcome await_end(const struct qemu_img_run *run, const struct helper_process *process,
                               struct listener *listener)
 {
+    struct stall stall = {.ticks = UINT64_MAX, .since = now_ms()};
     int64_t deadline = run->timeout_ms < 0 ? INT64_MAX : now_ms() + run->timeout_ms;
     struct pollfd poll_fd = {.fd = process->pidfd, .events = POLLIN};
     for (;;) {
@@ -69,6 +107,8 @@ static enum outcome await_end(const struct qemu_img_run *run, const struct helpe
             return ENDED;
         if (left <= 0)
             return TIMED_OUT;
+        if (is_stalled(&stall, process, run->stall_ms))
+            return STALLED;
         if (run->progress && !run->progress(run->opaque, listener->percent))
             return CANCELED;
     }
@@ -126,6 +166,10 @@ int qemu_img_run(const struct qemu_img_run *run, struct error *err)
         break;
     case CANCELED:
         rc = error_set(err, ECANCELED, "%s: cancelled", run->name);
+        break;
+    case STALLED:
+        rc = error_set(err, ETIMEDOUT, "%s: qemu-img did nothing for %d s and was killed", run->name,
+                       run->stall_ms / 1000);
         break;
     case TIMED_OUT:
         rc = error_set(err, ETIMEDOUT, "%s: qemu-img did not end within %d ms and was killed", run->name,

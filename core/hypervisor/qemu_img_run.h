@@ -27,6 +27,7 @@ struct qemu_img_run {
     const struct qemu_img_word *words; /* replaced in this order */
     size_t word_count;
     int timeout_ms; /* after which it is killed; -1: never */
+    int stall_ms;   /* it is killed when it has used no cpu for so long, whatever it waits for; 0: never */
 
     /*
      * For a command with -p: called at least each 200 ms with how much is done, by which the command is told
