@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,9 @@
 #include "base/log.h"
 #include "catalog/catalog_hold.h"
 #include "catalog/discover.h"
+
+#define SAVE_TRIES    3
+#define SAVE_PAUSE_MS 100
 
 static int out_of_memory(struct error *err)
 {
@@ -266,6 +270,17 @@ const char *change_layer_path(const struct change *change, uint64_t id)
 
 /* ---- The end ---- */
 
+/* What has happened is told as failed only if its state really can't be saved. */
+static int save(struct change *change, struct error *err)
+{
+    int r = catalog_save(change->administration->catalog, change->state, err);
+    for (int i = 1; r < 0 && change->is_beyond_undoing && i < SAVE_TRIES; i++) {
+        poll(NULL, 0, SAVE_PAUSE_MS);
+        r = catalog_save(change->administration->catalog, change->state, err);
+    }
+    return r;
+}
+
 int change_commit(struct change *change, struct error *err)
 {
     struct administration *administration = change->administration;
@@ -280,7 +295,7 @@ int change_commit(struct change *change, struct error *err)
     if (change->journal)
         change->state->operation = change->operation;
     crash_point("committing");
-    int r = catalog_save(administration->catalog, change->state, err);
+    int r = save(change, err);
     if (r < 0)
         return r;
     crash_point("committed");

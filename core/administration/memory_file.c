@@ -112,8 +112,11 @@ int memory_file_publish(struct memory_file *file, struct error *err)
     crash_point("memory-whole");
     if (renameat2(file->directory, file->temporary, file->directory, file->final, RENAME_NOREPLACE) < 0)
         return error_set(err, errno, "%s: %m", file->path);
-    if (fsync(file->directory) < 0)
-        return error_set(err, errno, "%s: %m", file->directory_path);
+    if (fsync(file->directory) < 0) {
+        r = error_set(err, errno, "%s: %m", file->directory_path);
+        unlinkat(file->directory, file->final, 0); /* nobody was told of it, and nobody else removes it */
+        return r;
+    }
     file->is_made = false;
     crash_point("memory-published");
     return 0;
