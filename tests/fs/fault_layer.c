@@ -337,7 +337,7 @@ struct relay {
     int client_fd;      /* the daemon's own end, as a number */
     pid_t pid;          /* of the other side; 0: not known yet */
     int passed;         /* a descriptor that came with the next command; -1: none */
-    bool silent, broken;
+    bool silent, broken, doomed;
     uint32_t then; /* what happens when that command was answered: it is killed, or the connection breaks */
     char awaited[160]; /* its id */
     char line[1 << 20];
@@ -431,6 +431,7 @@ static void take_command(struct relay *relay, const char *line, size_t length)
         send_command(relay, line, length);
         return;
     case QMP_KILL:
+        relay->doomed = relay->pid == 0; /* the first command can come before the greeting */
         kill_helper(relay->pid);
         return;
     case QMP_KILL_AFTER:
@@ -505,6 +506,8 @@ static bool take_from_server(struct relay *relay)
         memcpy(&sender, CMSG_DATA(header), sizeof sender);
         relay->pid = sender.pid;
     }
+    if (relay->doomed)
+        kill_helper(relay->pid);
     bool is_answer = *relay->awaited && strstr(bytes, relay->awaited);
     if (is_answer && relay->then == QMP_BREAK_AFTER)
         return false;
