@@ -11,7 +11,6 @@ VMSNAPFS_TEST_FAULTS_ONLY is found, as in "^create mixed: monitor: error".
 """
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -39,9 +38,9 @@ MEMORY = "web1.new.mem"
 class Operation:
     """`act(mount)` does it; `happened(mount)` says whether it has; `expect(mount)` makes that what is to be found."""
 
-    def __init__(self, before, act, happened, expect, formats=("qcow2", "qcow2"), state="running", after=None, transient=False):
+    def __init__(self, before, act, happened, expect, formats=("qcow2", "qcow2"), state="running", after=None):
         self.before, self.act, self.happened, self.expect = before, act, happened, expect
-        self.formats, self.state, self.after, self.transient = formats, state, after or state, transient
+        self.formats, self.state, self.after = formats, state, after or state
 
 
 def create(words, formats=("qcow2", "qcow2"), is_paused=False):
@@ -126,7 +125,7 @@ PIVOT = Operation(
 )
 ABORT = Operation(begin_copy, abort, lambda mount: not copy_jobs(mount), lambda mount: None, ("qcow2",))
 START = Operation(
-    lambda mount: mount.off(), lambda mount: power(mount, "start"), lambda mount: True, lambda mount: None, state="shutoff", after="running", transient=True
+    lambda mount: mount.off(), lambda mount: power(mount, "start"), lambda mount: True, lambda mount: None, state="shutoff", after="running"
 )
 
 ALL_INTERNAL = "disk=vda:internal disk=vdb:internal"
@@ -195,9 +194,6 @@ class Scene:
     @contextlib.contextmanager
     def begun(self):
         with Running(self.operation.formats, expected=LOGGED, environment=self.faults.environment()) as mount:
-            if self.operation.transient:
-                make_transient(mount)
-                mount.remount()
             self.faults.watch(mount.source)
             try:
                 mount.start()
@@ -217,16 +213,6 @@ class Scene:
         except OSError as error:
             return error.errno
         return None
-
-
-def make_transient(mount):
-    path = os.path.join(mount.source, "web1.json")
-    with open(path, encoding="utf-8") as file:
-        content = json.load(file)
-    content["disks"][1]["persistent"] = False
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump(content, file)
-    os.rename(path + ".new", path)
 
 
 def names(mount):

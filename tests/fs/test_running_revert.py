@@ -15,7 +15,7 @@ import domains
 from administer import command_of, command_refused
 from checks import equal, need
 from mounted import wait_for
-from running import Running
+from running import Running, is_ended
 from test_power import QEMU, Guest, Watched, events, power, redefine, state, wait_state
 
 KINDS = {
@@ -314,10 +314,12 @@ def test_killed_qemu():
             path = mount.path("web1", "snapshots", "one", "revert")
             with subprocess.Popen(["sh", "-c", f"echo 1 > '{path}'"], stderr=subprocess.DEVNULL) as writer:
                 time.sleep(chance.random() * 0.5)
-                for pid in mount.processes():
+                killed = mount.processes()
+                for pid in killed:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 done = writer.wait() == 0
+            wait_for(lambda: all(is_ended(pid) for pid in killed), "the end of what was killed")
             if done:
                 went_back(mount, "one")
             no_leftovers(mount)
