@@ -295,7 +295,8 @@ def finish(scene, mount):
         has_file = "new" in mount.frozen_bytes and domains.document(mount, "new")["memory"] == "external"
         equal(MEMORY in found, has_file, "the memory")
         scene.names = scene.names or set(found) - {MEMORY}
-        equal(set(found) - {MEMORY}, scene.names, "files beside")
+        # a merge that could not be carried on is tried again, after a while
+        wait_for(lambda: set(names(mount)) - {MEMORY} == scene.names, f"{scene.names} alone to be there, and not {names(mount)}")
     mount.unmount()
     equal(store_left(mount), [], "files in the store")
 
@@ -392,4 +393,6 @@ def test_all():
 
 
 if __name__ == "__main__":
+    # The suite repeats one choice; VMSNAPFS_SEED makes others.
+    os.environ.setdefault("VMSNAPFS_SEED", "501")
     checks.main({"test_all": test_all} if ALL else {"test_some": test_some, "test_lost_while_it_stands_still": test_lost_while_it_stands_still})
