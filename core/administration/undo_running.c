@@ -230,11 +230,10 @@ int undo_running_has_happened(const struct undo_running *running, const struct j
 /* What could not be known before it had happened: as what the layer was frozen. */
 static int fill_layer(const char *source, struct state_frozen *frozen, struct error *err)
 {
-    cleanup_free char *path = NULL;
+    cleanup_free char *path = path_from_store(source, frozen->layer);
     struct stat file;
-    if (asprintf(&path, "%s%s%s", *frozen->layer == '/' ? "" : source, *frozen->layer == '/' ? "" : "/",
-                 frozen->layer) < 0)
-        return path = NULL, error_set(err, ENOMEM, "out of memory");
+    if (!path)
+        return error_set(err, ENOMEM, "out of memory");
     if (stat(path, &file) < 0)
         return error_set(err, errno, "%s: %m", path);
     frozen->layer_identity = file_identity_of(&file);

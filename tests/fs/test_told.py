@@ -178,31 +178,41 @@ def test_crowd():
         print(f"    {len(mount.text('web1', 'events').splitlines())} events, {len(mount.snapshots('web1'))} snapshots are left")
 
 
+def begin_crowd(mount, chance):
+    """Ten of these, under whom the mount may go away: (the file that stops them, their pids)."""
+    stop = os.path.join(mount.room, "stop")
+    pids = []
+    for _ in range(10):
+        seed = chance.randrange(1 << 32)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                crowd(mount, seed, stop)
+            except BaseException:  # the mount goes away under it
+                pass
+            os._exit(0)
+        pids.append(pid)
+    return stop, pids
+
+
+def end_crowd(stop, pids):
+    with open(stop, "wb"):
+        pass
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
 def test_ended_in_a_crowd():
     """SIGTERM while ten do that: the daemon ends, everybody is answered, and the next mount shows a whole tree"""
     chance = checks.seed()
     with Mounted(domains.web1) as mount:
         for _ in range(4):
-            stop = os.path.join(mount.room, "stop")
-            pids = []
-            for _ in range(10):
-                seed = chance.randrange(1 << 32)
-                pid = os.fork()
-                if pid == 0:
-                    try:
-                        crowd(mount, seed, stop)
-                    except BaseException:  # the mount goes away under it
-                        pass
-                    os._exit(0)
-                pids.append(pid)
+            stop, pids = begin_crowd(mount, chance)
             for _ in range(chance.randrange(1, 15)):
                 look(mount)
             mount.process.send_signal(signal.SIGTERM)
             equal(mount.process.wait(), 0)
-            with open(stop, "wb"):
-                pass
-            for pid in pids:
-                os.waitpid(pid, 0)
+            end_crowd(stop, pids)
             os.unlink(stop)
             mount.mount()
             leads_home(mount)
@@ -213,26 +223,12 @@ def test_killed_in_a_crowd():
     chance = checks.seed()
     for _ in range(5):
         with Mounted(domains.web1) as mount:
-            stop = os.path.join(mount.room, "stop")
-            pids = []
-            for _ in range(10):
-                seed = chance.randrange(1 << 32)
-                pid = os.fork()
-                if pid == 0:
-                    try:
-                        crowd(mount, seed, stop)
-                    except BaseException:  # the mount goes away under it
-                        pass
-                    os._exit(0)
-                pids.append(pid)
+            stop, pids = begin_crowd(mount, chance)
             for _ in range(chance.randrange(2, 8)):
                 look(mount)
             mount.process.kill()
             mount.process.wait()
-            with open(stop, "wb"):
-                pass
-            for pid in pids:
-                os.waitpid(pid, 0)
+            end_crowd(stop, pids)
             run("umount", "--lazy", mount.mountpoint)
             mount.mount()
             leads_home(mount)
