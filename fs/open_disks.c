@@ -24,7 +24,8 @@ struct slot {
 struct open_disks {
     const struct frozen_disk_env *env;
     open_disks_make_way make_way;
-    void *opaque; /* of make_way */
+    open_disks_closed closed;
+    void *opaque; /* of make_way and closed */
     pthread_mutex_t
         lock; /* protects the table and the slots' private parts; never held while a disk is opened */
     pthread_cond_t opened;
@@ -48,13 +49,14 @@ static time_t monotonic_now(void)
 }
 
 struct open_disks *open_disks_new(const struct frozen_disk_env *env, open_disks_make_way make_way,
-                                  void *opaque)
+                                  open_disks_closed closed, void *opaque)
 {
     struct open_disks *disks = calloc(1, sizeof *disks);
     if (!disks)
         return NULL;
     disks->env = env;
     disks->make_way = make_way;
+    disks->closed = closed;
     disks->opaque = opaque;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -269,10 +271,13 @@ void open_disks_put(struct open_disks *disks, struct open_disk *disk)
 {
     struct slot *slot = (struct slot *)disk; /* the public part comes first */
     pthread_mutex_lock(&disks->lock);
+    bool was_last = slot->users == 1;
     struct slot *unused = put_locked(disks, slot);
     pthread_mutex_unlock(&disks->lock);
     if (unused)
         slot_free(unused);
+    if (was_last && disks->closed)
+        disks->closed(disks->opaque);
 }
 
 bool open_disks_has_snapshot(struct open_disks *disks, uint64_t snapshot)

@@ -38,9 +38,12 @@ struct open_disk {
 typedef int (*open_disks_make_way)(void *opaque, const struct place *place, struct catalog **catalog,
                                    struct place *now);
 
-/* `make_way` may be NULL. */
+/* Called when the last use of a disk has ended. Must not wait. */
+typedef void (*open_disks_closed)(void *opaque);
+
+/* `make_way` and `closed` may be NULL. */
 struct open_disks *open_disks_new(const struct frozen_disk_env *env, open_disks_make_way make_way,
-                                  void *opaque);
+                                  open_disks_closed closed, void *opaque);
 
 /* Every user must be gone. NULL is fine. */
 void open_disks_free(struct open_disks *disks);

@@ -115,6 +115,12 @@ static int make_way(void *opaque, const struct place *place, struct catalog **ca
     return result;
 }
 
+static void disk_was_closed(void *opaque)
+{
+    const struct session *session = opaque;
+    administration_was_closed(session->service.administration);
+}
+
 static void machine_has_changed(void *opaque, uint64_t domain, const char *line)
 {
     const struct session *session = opaque;
@@ -230,7 +236,7 @@ static int make_service(struct session *session, struct error *err)
         .administration = service->administration,
         .machines = service->machines,
     };
-    service->disks = open_disks_new(&service->env, make_way, session);
+    service->disks = open_disks_new(&service->env, make_way, disk_was_closed, session);
     service->ahead = service->disks ? read_ahead_new(service->disks) : NULL;
     service->texts = text_handles_new();
     service->slow = slow_lane_new();

@@ -584,3 +584,8 @@ void administration_make_way(struct administration *administration, const struct
 {
     reclaimer_make_way_for_reader(administration->reclaimer, frozen);
 }
+
+void administration_was_closed(struct administration *administration)
+{
+    reclaimer_ease(administration->reclaimer);
+}

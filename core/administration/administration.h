@@ -167,3 +167,6 @@ char *administration_defaults(struct administration *administration, const struc
  * merged into the layers that it reads through. It may wait for as long as stopping a merge takes.
  */
 void administration_make_way(struct administration *administration, const struct frozen *frozen);
+
+/* A frozen file was closed, and options->is_open says so: what waited for that goes on soon. Does not wait. */
+void administration_was_closed(struct administration *administration);

@@ -400,8 +400,7 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
     if (r < 0)
         return r;
     catalog = catalog_service_get(administration->catalog);
-    r = world_make(catalog->domains, catalog->domain_count, administration_is_open, administration, &world,
-                   err);
+    r = world_make(catalog->domains, catalog->domain_count, NULL, NULL, &world, err);
     if (r == 0)
         r = check(administration, catalog, &world, task, err);
     if (r == 0)

@@ -36,6 +36,8 @@ struct reclaimer {
     pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
     pthread_cond_t changed;
     bool is_woken, is_stopping;
+    bool is_eased; /* what a step had to wait for may be over */
+    bool has_step; /* one runs, or waits */
     struct entry *running;  /* NULL: nothing */
     struct entry **waiting; /* protected by the administration's lock */
     size_t waiting_count;
@@ -139,8 +141,8 @@ static struct entry *next_entry(struct reclaimer *reclaimer)
     struct reclaim_step step = {0};
     struct error why;
     struct entry *entry = NULL;
-    if (is_worth_a_look(catalog) && world_make(catalog->domains, catalog->domain_count,
-                                               administration_is_open, administration, &world, &why) == 0) {
+    if (is_worth_a_look(catalog) &&
+        world_make(catalog->domains, catalog->domain_count, NULL, NULL, &world, &why) == 0) {
         struct reclaim_world plan = {.trees = world.trees,
                                      .tree_count = world.count,
                                      .layers = &world.layers,
@@ -218,6 +220,7 @@ static void set_running(struct reclaimer *reclaimer, struct entry *entry)
     struct administration *administration = reclaimer->administration;
     pthread_mutex_lock(&reclaimer->lock);
     reclaimer->running = entry;
+    reclaimer->has_step |= entry != NULL;
     if (entry && reclaimer->is_stopping)
         atomic_store(&entry->work.cancelled, true);
     pthread_cond_broadcast(&reclaimer->changed);
@@ -303,20 +306,28 @@ static bool end_operations(struct reclaimer *reclaimer)
     return any;
 }
 
+static struct timespec later(struct timespec time, unsigned ms)
+{
+    time.tv_sec += ms / 1000;
+    time.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (time.tv_nsec >= 1000000000) {
+        time.tv_sec++;
+        time.tv_nsec -= 1000000000;
+    }
+    return time;
+}
+
+/* For so long, or until it is woken; but for RETRY_FIRST_MS where it is eased: a backup closes many files. */
 static void wait(struct reclaimer *reclaimer, unsigned ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    struct timespec begin;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    int r = 0;
     pthread_mutex_lock(&reclaimer->lock);
-    while (!reclaimer->is_woken && !reclaimer->is_stopping &&
-           pthread_cond_timedwait(&reclaimer->changed, &reclaimer->lock, &until) == 0)
-        continue;
+    while (!reclaimer->is_woken && !reclaimer->is_stopping && r == 0) {
+        struct timespec until = later(begin, reclaimer->is_eased ? RETRY_FIRST_MS : ms);
+        r = pthread_cond_timedwait(&reclaimer->changed, &reclaimer->lock, &until);
+    }
     pthread_mutex_unlock(&reclaimer->lock);
 }
 
@@ -328,9 +339,9 @@ static void *thread_run(void *opaque)
         wait(reclaimer, pause);
         pthread_mutex_lock(&reclaimer->lock);
         bool stops = reclaimer->is_stopping;
-        if (reclaimer->is_woken)
+        if (reclaimer->is_woken || reclaimer->is_eased)
             pause = RETRY_FIRST_MS;
-        reclaimer->is_woken = false;
+        reclaimer->is_woken = reclaimer->is_eased = false;
         pthread_mutex_unlock(&reclaimer->lock);
         if (stops)
             return NULL;
@@ -345,6 +356,9 @@ static void *thread_run(void *opaque)
             if (stops)
                 return NULL;
         }
+        pthread_mutex_lock(&reclaimer->lock);
+        reclaimer->has_step = reclaimer->waiting_count > 0;
+        pthread_mutex_unlock(&reclaimer->lock);
         if (any && !must_wait && reclaimer->waiting_count == 0)
             pause = RETRY_FIRST_MS;
         else if (pause < RETRY_MAX_MS)
@@ -408,6 +422,18 @@ void reclaimer_wake(struct reclaimer *reclaimer)
     pthread_mutex_lock(&reclaimer->lock);
     reclaimer->is_woken = true;
     pthread_cond_broadcast(&reclaimer->changed);
+    pthread_mutex_unlock(&reclaimer->lock);
+}
+
+void reclaimer_ease(struct reclaimer *reclaimer)
+{
+    if (!reclaimer)
+        return;
+    pthread_mutex_lock(&reclaimer->lock);
+    if (reclaimer->has_step) {
+        reclaimer->is_eased = true;
+        pthread_cond_broadcast(&reclaimer->changed);
+    }
     pthread_mutex_unlock(&reclaimer->lock);
 }
 

@@ -21,6 +21,9 @@ void reclaimer_free(struct reclaimer *reclaimer);
 /* There may be something to do. */
 void reclaimer_wake(struct reclaimer *reclaimer);
 
+/* What a step waited for may be over: it is tried again within half a second. */
+void reclaimer_ease(struct reclaimer *reclaimer);
+
 /* A request for the domain waits. Returns at once. */
 void reclaimer_make_way(struct reclaimer *reclaimer, uint64_t domain);
 

@@ -18,7 +18,8 @@
  * merged neither way, and what lies below it stays.
  *
  * Each step makes files or internal snapshots fewer, so that it ends. What was planned may be wrong when it
- * is done; reclaim_check is the last word, to be asked right before a file is written or unlinked.
+ * is done; reclaim_check is the last word, to be asked right before a file is written or unlinked. Whether
+ * somebody reads through a layer is not asked here: such a step is one that waits, and is seen to wait.
  */
 #pragma once
 
@@ -62,7 +63,6 @@ struct layer_survey {
     size_t children;    /* layers on top that stay */
     uint64_t only_child;
     uint64_t domain; /* serial of the one that needs it; 0: none; DOMAIN_SEVERAL */
-    bool is_open;    /* a file that reads through it is open */
     bool writers_may_switch;
     bool children_may_be_written;
 };

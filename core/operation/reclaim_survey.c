@@ -31,7 +31,6 @@ static void count_tree(const struct tree *tree, const struct layer_set *layers, 
                 one->internal++;
             else
                 one->whole++;
-            one->is_open |= snapshot->is_open;
             add_domain(one, tree->domain);
         }
     }
@@ -60,7 +59,6 @@ static void count_children(const struct layer_set *layers, struct layer_survey *
         below->children++;
         below->only_child = node->id;
         below->children_may_be_written &= layer_may_be_written(node);
-        below->is_open |= one->is_open;
         add_domain(below, one->domain ? one->domain : DOMAIN_SEVERAL);
     }
 }
@@ -99,8 +97,6 @@ static void decide(const struct layer_set *layers, struct layer_survey *all, siz
     const struct layer_survey *top = &all[upper - layers->layers];
     if (one->internals || top->internals)
         one->reason = "it, or what lies on top of it, holds internal snapshots";
-    else if (one->is_open)
-        one->reason = "a file that reads through it is open";
     else if (lower->changed || upper->changed)
         one->reason = "it, or what lies on top of it, was changed by someone else";
     else if (top->writers > 1)

@@ -257,3 +257,5 @@ char *administration_defaults(struct administration *administration, const struc
 }
 
 void administration_make_way(struct administration *administration, const struct frozen *frozen) {}
+
+void administration_was_closed(struct administration *administration) {}
