@@ -18,6 +18,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/stats.h"
+#include "bulk_priority.h"
 #include "control_requests.h"
 #include "event_requests.h"
 #include "passthrough.h"
@@ -342,6 +343,8 @@ static void read_disk(void *opaque)
     bool once = stream_note(&disk->stream, work->offset, work->size, disk->seeks, &drop_offset, &drop_length);
     pthread_mutex_unlock(&disk->lock);
 
+    if (once && !work->slow) /* a helper that is started would keep it */
+        bulk_priority_begin();
     void *buffer = thread_buffer();
     ssize_t count = -ENOMEM;
     if (buffer)
@@ -361,6 +364,7 @@ static void read_disk(void *opaque)
         read_ahead_note(service->ahead, disk->id, work->offset);
     if (drop_length)
         invalidator_range(service->invalidator, disk->id, drop_offset, drop_length);
+    bulk_priority_end();
     work_done(work);
 }
 

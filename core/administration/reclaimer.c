@@ -36,8 +36,8 @@ struct reclaimer {
     pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
     pthread_cond_t changed;
     bool is_woken, is_stopping;
-    bool is_eased; /* what a step had to wait for may be over */
-    bool has_step; /* one runs, or waits */
+    bool is_eased;          /* what a step had to wait for may be over */
+    bool has_step;          /* one runs, or waits */
     struct entry *running;  /* NULL: nothing */
     struct entry **waiting; /* protected by the administration's lock */
     size_t waiting_count;
