@@ -2,6 +2,7 @@
 """scripts/test, once its tools are installed: which parts run, and how each is judged."""
 
 import argparse
+import concurrent.futures
 import glob
 import os
 import platform
@@ -25,6 +26,7 @@ FUZZ_SECONDS = 10
 FUZZ_SEED = 1
 SOAK_SECONDS = 3600
 SOAK_IN_CI_SECONDS = 60
+AT_ONCE = 2 * os.cpu_count()  # mounted tests wait more than they compute
 SILENCE_SECONDS = 900  # a program that says nothing for so long hangs, and would keep CI waiting for ever
 
 
@@ -70,6 +72,21 @@ class Run:
         process.wait()
         return f"said nothing for {SILENCE_SECONDS} s while these ran: {there}", output.decode(errors="replace")
 
+    def side_by_side(self, checks, quiet=True):
+        """Runs (name, command, environment) as `command` does, as many at once as there are cores; what each says comes as one."""
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            begun = {pool.submit(self.timed, command, environment): (name, command) for name, command, environment in checks}
+            for done in concurrent.futures.as_completed(begun):
+                (status, output, seconds), (name, command) = done.result(), begun[done]
+                if status or not quiet:
+                    print(output, flush=True)
+                self.results.add(f"{name} ({seconds:.0f} s)", f"{command[0]} {status}" if status else None)
+
+    def timed(self, command, environment):
+        start = time.monotonic()
+        status, output = self.follow(command, False, environment)
+        return status, output, time.monotonic() - start
+
     def command(self, name, command, quiet=True, **environment):
         """Runs a command as one check; its output is shown where it fails, or if not `quiet`."""
         start = time.monotonic()
@@ -98,7 +115,7 @@ class Run:
         log = os.path.join(directory, "meson-logs", "testlog.json")
         if os.path.exists(log):
             os.unlink(log)
-        command = ["meson", "test", "-C", directory, "--print-errorlogs"]
+        command = ["meson", "test", "-C", directory, "--print-errorlogs", "--num-processes", str(AT_ONCE)]
         for suite in suites:
             command += ["--suite", suite]
         if environment:
@@ -169,49 +186,54 @@ class Run:
         options = ["-Dfuzzers=true", "-Dwerror=false", "-Db_sanitize=address,undefined", "-Dc_args=-fsanitize=fuzzer-no-link"]
         if not self.build("build-fuzz", "clang", options, targets):
             return
+        checks = []
         for target in targets:
             name = os.path.basename(target).removeprefix("fuzz_")
             corpus = os.path.join(CHECKOUT, "tests", "fuzz", "corpus", name)
             found = os.path.join(SCRATCH, "fuzz", name)
             os.makedirs(found, exist_ok=True)
-            self.command(
-                f"fuzz {name}",
-                [
-                    os.path.join(CHECKOUT, "build-fuzz", target),
-                    f"-max_total_time={FUZZ_SECONDS}",
-                    f"-seed={FUZZ_SEED}",
-                    "-print_final_stats=0",
-                    f"-artifact_prefix={found}/",
-                    found,
-                    *([corpus] if os.path.isdir(corpus) else []),
-                ],
-            )
+            command = [
+                os.path.join(CHECKOUT, "build-fuzz", target),
+                f"-max_total_time={FUZZ_SECONDS}",
+                f"-seed={FUZZ_SEED}",
+                "-print_final_stats=0",
+                f"-artifact_prefix={found}/",
+                found,
+                *([corpus] if os.path.isdir(corpus) else []),
+            ]
+            checks.append((f"fuzz {name}", command, {}))
+        self.side_by_side(checks)
 
-    def soak(self, seconds):
-        """The model of administration with crashes, for long, and then without; each prints the seed that repeats it. And
-        running domains with crashes at each step, of which CI has a part."""
+    def soak(self, seconds, only_others=False):
+        """The models of administration and of domains that run, with crashes, for long, and without; and running domains with
+        crashes at each step. Each prints the seed that repeats it. `only_others`: no more than a part of what is no test of
+        the suite."""
         folder = os.path.join(CHECKOUT, "tests", "fs")
-        daemon = os.path.join(CHECKOUT, "build", "fs", "vmsnapfs")
         if not self.build("build", "gcc", PLAIN, ["fs/vmsnapfs"]):
             return
-        running = ["test_running_crashes.py", *(["test_crashes_mixed"] if seconds < SOAK_SECONDS else [])]
-        reverting = ["test_running_revert_crashes.py", *(["test_killed_again"] if seconds < SOAK_SECONDS else [])]
-        for name, test, share in (
+        environment = {
+            "VMSNAPFS": os.path.join(CHECKOUT, "build", "fs", "vmsnapfs"),
+            "VMSNAPFS_TEST_CRASH_POINTS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        models = (
             ("model with crashes", ["test_model.py", "test_crashes"], seconds),
-            ("model", ["test_model.py", "test_sequences"], seconds // 4),
             ("model of domains that run, with crashes", ["test_model_running.py", "test_crashes"], seconds),
+            ("model", ["test_model.py", "test_sequences"], seconds // 4),
             ("model of domains that run", ["test_model_running.py", "test_sequences"], seconds // 4),
-            ("running domains with crashes", running, seconds),
+        )
+        others = (
+            ("running domains with crashes", ["test_running_crashes.py", *(["test_crashes_mixed"] if only_others else [])], seconds),
+            ("running domains that go back, with crashes", ["test_running_revert_crashes.py", *(["test_killed_again"] if only_others else [])], seconds),
             ("copies of disks with crashes", ["test_mirror_crashes.py"], seconds),
-            ("running domains that go back, with crashes", reverting, seconds),
-        ):
-            environment = {
-                "VMSNAPFS": daemon,
-                "VMSNAPFS_TEST_SECONDS": str(share),
-                "VMSNAPFS_TEST_CRASH_POINTS": "1",
-                "PYTHONDONTWRITEBYTECODE": "1",
-            }
-            self.command(name, [sys.executable, "-u", os.path.join(folder, test[0]), *test[1:]], quiet=False, **environment)
+        )
+        self.side_by_side(
+            [
+                (name, [sys.executable, "-u", os.path.join(folder, test[0]), *test[1:]], {**environment, "VMSNAPFS_TEST_SECONDS": str(share)})
+                for name, test, share in (*(() if only_others else models), *others)
+            ],
+            quiet=False,
+        )
 
     def end(self):
         left = leftovers.look(SCRATCH, self.token)
@@ -253,7 +275,7 @@ def main():
         run.build("build-clang", "clang", PLAIN)  # its warnings; `scripts/test --cc clang` runs the tests, too
         run.sanitized("address", ["unit", "image", "fs"])
         run.sanitized("thread", ["unit", "fs"])
-        run.soak(SOAK_IN_CI_SECONDS)
+        run.soak(SOAK_IN_CI_SECONDS, only_others=True)
         run.fuzz()
         run.command("bench --quick", ["scripts/bench", "--quick"])
         run.demo()

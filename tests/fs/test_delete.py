@@ -14,7 +14,7 @@ import make
 from administer import command_of, command_refused, refused, snapshot_path
 from checks import equal
 from domains import Unchanged, byte, create, current, frozen_byte, parents, write
-from mounted import Mounted
+from mounted import Mounted, wait_for
 
 KINDS = ("internal", "external")
 
@@ -219,6 +219,22 @@ def test_open():
                 administer.wait_idle(mount) if kind == "internal" else None
                 assert file.read() == it.before["c"], "what is open reads something else"
             it.is_now({"a": None, "c": "a", "d": "a", "e": "a"}, "e")
+
+
+def test_waits_for_a_reader():
+    """What must be merged waits while somebody reads through it, jobs/ says so, and it goes on when he closes"""
+    with Tree("external") as it:
+        mount = it.mount
+        names = administer.names_beside(mount)
+        with open(mount.frozen("web1", "c"), "rb") as file:
+            it.delete("b", "1")
+            it.delete("d", "1")
+            wait_for(lambda: any("open" in status for status in administer.jobs(mount, "web1").values()), "a job that waits for the reader")
+            assert file.read() == it.before["c"]
+        administer.wait_idle(mount)
+        # The layer frozen at b has gone into that of c, and that of d is gone.
+        equal(len(administer.names_beside(mount)), len(names) - 2)
+        it.is_now({"a": None, "c": "a", "e": "a"}, "e")
 
 
 def rm_programs():
