@@ -163,6 +163,7 @@ def shallow(iothreads):
         equal(administer.layers(mount, "web1"), [path, base])
         mount.check()
         equal(administer.information(path)["backing-filename"], base)
+        wait_for(lambda: not os.path.exists(old), "the end of the layer that was left")
         mount.take("two disk-only disk=vda:external")
         mount.guest_writes(24, at=3 * PAGE)
         refused(errno.EOPNOTSUPP, mount, "copy", f"{path}.more base={base}", "nothing between")
@@ -173,7 +174,6 @@ def shallow(iothreads):
         same(content_of(path + ".more", "qcow2"), mount.wanted["vda"], "the copy")
         mount.check()
         mount.off()
-        wait_for(lambda: not os.path.exists(old), "the layer that was left")
         mount.check(is_running=False)
 
 
