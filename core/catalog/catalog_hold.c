@@ -145,76 +145,114 @@ static int check_definition(const struct scan *scan, const struct domain *domain
     return 0;
 }
 
-/* Looks at the files of one domain as `state` tells of them. With members_lock held. */
-static int look_at(struct catalog_service *service, struct member *member, struct state_domain *state,
-                   char *const *ignored, struct error *err)
+/*
+ * A look at the files of one held domain, as `state` tells of them. Files are read without the lock: storage
+ * that hangs holds up this domain, and no other. Nobody else replaces the member meanwhile, since it is held.
+ */
+struct held_look {
+    struct catalog_service *service;
+    uint64_t serial;
+    struct domain *domain;      /* as the catalog had it at first */
+    struct state_domain *state; /* from which the look begins */
+    bool is_told;               /* it says something else than the member's: that is to be saved */
+};
+
+static void held_look_done(struct held_look *look)
 {
+    domain_unref(look->domain);
+    state_domain_free(look->state);
+}
+
+/* `state` NULL: the member's own. */
+static int held_look_begin(struct catalog_service *service, uint64_t serial, const struct state_domain *state,
+                           struct held_look *look, struct error *err)
+{
+    LOCK_MEMBERS(service);
+    const struct member *member = members_find(&service->members, serial);
+    if (!member)
+        return gone(err);
+    struct state_domain *copy = NULL;
+    if (state_domain_copy(state ? state : member->state, &copy) < 0)
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    *look = (struct held_look){.service = service,
+                               .serial = serial,
+                               .domain = domain_ref(member->domain),
+                               .state = copy,
+                               .is_told = state != NULL};
+    return 0;
+}
+
+/* What was found is the catalog's from now on. */
+static int held_look_publish(struct held_look *look, struct draft *draft, struct error *err)
+{
+    struct catalog_service *service = look->service;
+    bool changed = false;
+    LOCK_MEMBERS(service);
+    struct member *member = members_find(&service->members, look->serial);
+    if (!member || !draft)
+        return gone(err);
+    int r = members_replace(&service->members, locate_source(service->options.locate), draft, member,
+                            look->is_told, &changed, err);
+    if (r == 0 && member->domain->is_incomplete)
+        want_look(service); /* it may have been so for this look only, of which the watcher knows nothing */
+    return r == 0 && changed ? catalog_publish(service, err) : r;
+}
+
+static int held_look_run(struct held_look *look, char *const *ignored, struct error *err)
+{
+    struct catalog_service *service = look->service;
     const char *source = locate_source(service->options.locate);
     cleanup(state_paths_free) char **names = calloc(1, sizeof *names), **known = NULL, **raw = NULL;
-    if (!names || names_of(source, member->domain, state, &names) < 0 ||
-        catalog_known_images(source, state, &known, &raw) < 0)
+    if (!names || names_of(source, look->domain, look->state, &names) < 0 ||
+        catalog_known_images(source, look->state, &known, &raw) < 0)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     const struct scan_scope scope = {.names = names, .known = known, .raw = raw};
     cleanup(notices_done) struct notices notices = {0};
     struct discovery discovery = {0};
     struct scan *scan = NULL;
-    bool changed = false;
     int r = scan_new(service->options.locate, service->directory, NULL, &scope, &notices, &scan, err);
     if (r == 0)
-        r = check_definition(scan, member->domain, err);
+        r = check_definition(scan, look->domain, err);
     for (size_t i = 0; r == 0 && i < scan->image_count; i++)
         if (scan->images[i]->is_remote)
             scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);
     if (r == 0) {
         const struct discover_input input = {
-            .scan = scan, .states = &state, .state_count = 1, .ignored = ignored, .notices = &notices};
+            .scan = scan, .states = &look->state, .state_count = 1, .ignored = ignored, .notices = &notices};
         r = discover(&input, &discovery);
         if (r < 0)
             error_set(err, -r, "%s", strerror(-r));
     }
-    struct draft *draft = r == 0 ? draft_of(&discovery, state) : NULL;
-    if (r == 0 && !draft)
-        r = gone(err);
     if (r == 0)
-        r = members_replace(&service->members, source, draft, member, &changed, err);
-    if (r == 0 && member->domain->is_incomplete)
-        want_look(service); /* it may have been so for this look only, of which the watcher knows nothing */
+        r = held_look_publish(look, draft_of(&discovery, look->state), err);
     discovery_done(&discovery);
     scan_free(scan);
-    return r == 0 && changed ? catalog_publish(service, err) : r;
-}
-
-/* The same as if the overlays `ignored` had never been seen. */
-static int look_past(struct catalog_service *service, struct member *member, char *const *ignored,
-                     struct error *err)
-{
-    struct state_domain *told = NULL;
-    if (state_domain_copy(member->state, &told) < 0 ||
-        step_back(member->domain, locate_source(service->options.locate), ignored, told) < 0) {
-        state_domain_free(told);
-        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    }
-    int r = look_at(service, member, told, ignored, err);
-    if (r == 0)
-        member->unsaved = true;
-    state_domain_free(told);
     return r;
 }
 
 int catalog_refresh(struct catalog_service *service, uint64_t domain, char *const *ignored,
                     struct domain **result, struct state_domain **state, struct error *err)
 {
+    cleanup(held_look_done) struct held_look look = {0};
+    bool steps_back = ignored && *ignored; /* as if these overlays had never been seen */
+    int r = held_look_begin(service, domain, NULL, &look, err);
+    if (r == 0 && steps_back &&
+        step_back(look.domain, locate_source(service->options.locate), ignored, look.state) < 0)
+        r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    if (r == 0)
+        r = held_look_run(&look, ignored, err);
+    if (r < 0)
+        return r;
     LOCK_MEMBERS(service);
     struct member *member = members_find(&service->members, domain);
     if (!member)
         return gone(err);
-    int r = ignored && *ignored ? look_past(service, member, ignored, err)
-                                : look_at(service, member, member->state, NULL, err);
-    if (r == 0 && state && state_domain_copy(member->state, state) < 0)
-        r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    if (r == 0 && result)
+    member->unsaved |= steps_back;
+    if (state && state_domain_copy(member->state, state) < 0)
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    if (result)
         *result = domain_ref(member->domain);
-    return r;
+    return 0;
 }
 
 /* Where the last flush of the directory failed, the file has been replaced all the same, and whoever reads it
@@ -241,32 +279,52 @@ int catalog_save(struct catalog_service *service, const struct state_domain *sta
     return r;
 }
 
+/* After a look that failed: what was saved holds all the same, and is shown by the next one. */
+static void show_later(struct catalog_service *service, struct held_look *look)
+{
+    LOCK_MEMBERS(service);
+    struct member *member = members_find(&service->members, look->serial);
+    want_look(service);
+    if (!member)
+        return;
+    state_domain_free(member->state);
+    member->state = look->state;
+    member->unsaved = false;
+    look->state = NULL;
+}
+
+/* Does the catalog have the domain as a whole? It gets a reference. */
+static bool is_shown(struct catalog_service *service, uint64_t domain, struct domain **result)
+{
+    LOCK_MEMBERS(service);
+    const struct member *member = members_find(&service->members, domain);
+    if (!member)
+        return false;
+    domain_unref(*result);
+    *result = domain_ref(member->domain);
+    return !member->domain->is_incomplete;
+}
+
 int catalog_show(struct catalog_service *service, const struct state_domain *state, struct domain **result,
                  struct error *err)
 {
-    struct state_domain *copy = NULL;
-    LOCK_MEMBERS(service);
-    struct member *member = members_find(&service->members, state->serial);
-    if (!member)
-        return gone(err);
-    if (state_domain_copy(state, &copy) < 0)
-        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    int r = -EIO;
-    /* Who asked for the change looks right after it: an error that passes must not show him the old. */
-    for (int tries = 0; tries < SHOW_TRIES && (r == 0 ? member->domain->is_incomplete : error_may_pass(r));
-         tries++)
-        r = look_at(service, member, copy, NULL, err);
-    if (r < 0) { /* what was saved holds all the same, and is shown by the next look */
-        want_look(service);
-        state_domain_free(member->state);
-        member->state = copy;
-        member->unsaved = false;
+    cleanup(held_look_done) struct held_look look = {0};
+    struct domain *shown = NULL;
+    int r = held_look_begin(service, state->serial, state, &look, err);
+    if (r < 0)
         return r;
+    /* Who asked for the change looks right after it: an error that passes must not show him the old. */
+    for (int tries = 0; tries < SHOW_TRIES; tries++) {
+        r = held_look_run(&look, NULL, err);
+        if (r == 0 ? is_shown(service, state->serial, &shown) : !error_may_pass(r))
+            break;
     }
-    state_domain_free(copy);
-    if (result)
-        *result = domain_ref(member->domain);
-    return 0;
+    if (r < 0)
+        show_later(service, &look);
+    else if (result)
+        *result = domain_ref(shown);
+    domain_unref(shown);
+    return r;
 }
 
 /* ---- New domains ---- */

@@ -263,7 +263,7 @@ int members_update(struct members *members, const char *source, struct discovery
 }
 
 int members_replace(struct members *members, const char *source, struct draft *draft, struct member *member,
-                    bool *changed, struct error *err)
+                    bool is_told, bool *changed, struct error *err)
 {
     size_t room = ASSEMBLY_ENTRIES_MAX;
     struct member made;
@@ -271,7 +271,7 @@ int members_replace(struct members *members, const char *source, struct draft *d
     if (r < 0)
         return error_set(err, -r, "%s", strerror(-r));
     made.held = member->held;
-    if (draft->state != member->state)
+    if (is_told)
         made.unsaved = !state_is_same(draft->state, made.state);
     domain_unref(member->domain);
     state_domain_free(member->state);

@@ -52,11 +52,12 @@ int members_update(struct members *members, const char *source, struct discovery
 struct member *members_find(struct members *members, uint64_t serial);
 
 /*
- * Puts what a scan of one domain shows in the place of that member, whose state is taken to be `state` (the
- * draft's; the member's own, or one that the caller frees). `*changed` as above. -ENOMEM.
+ * Puts what a scan of one domain shows in the place of that member, going by the draft's state, which stays
+ * the caller's. `is_told`: that is not what the member's state says, but what was saved in its place.
+ * `*changed` as above. -ENOMEM.
  */
 int members_replace(struct members *members, const char *source, struct draft *draft, struct member *member,
-                    bool *changed, struct error *err);
+                    bool is_told, bool *changed, struct error *err);
 
 /* Remembers the state, which is taken over, of a domain that is about to be made. -ENOMEM. */
 int members_expect(struct members *members, struct state_domain *state);

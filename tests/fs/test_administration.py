@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Renaming, control files, last_error, events and jobs, and what other processes see of an operation."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -8,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -346,6 +348,55 @@ def test_side_by_side():
         assert copy.outcome, "two operations ran on one domain at once"
         copy.thread.join()
         equal(mount.snapshots("web1"), ["one", "two"])
+
+
+@contextlib.contextmanager
+def served(directory, image):
+    """`image` as DIRECTORY/disk.qcow2, out of a server; yields its process."""
+    with tempfile.TemporaryDirectory() as room:
+        socket = os.path.join(room, "socket")
+        server = subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", socket, image])
+        mount = None
+        try:
+            wait_for(lambda: os.path.exists(socket), "the server")
+            path = os.path.join(directory, "disk.qcow2")
+            mount = subprocess.Popen(["nbdfuse", path, f"nbd+unix:///?socket={socket}"])
+            wait_for(lambda: os.path.exists(path), "the file of the server")
+            yield server
+        finally:
+            server.send_signal(signal.SIGCONT)
+            subprocess.run(["umount", "--lazy", directory], check=False)
+            if mount:
+                mount.wait()
+            server.kill()
+            server.wait()
+
+
+def test_storage_that_hangs():
+    """Storage that does not answer holds up what is done to its own domain, and nothing else"""
+    checks.need("nbdfuse", "qemu-nbd")
+    with tempfile.TemporaryDirectory() as room:
+        image, elsewhere = os.path.join(room, "image"), os.path.join(room, "elsewhere")
+        os.mkdir(elsewhere)
+        make.snapshot(make.image(room, "image", "8M"), "before")
+        with served(elsewhere, image) as server:
+
+            def prepare(source):
+                domains.web1(source)
+                make.definition(source, "slow", disks=[make.disk(os.path.join(elsewhere, "disk.qcow2"))])
+
+            with Mounted(prepare, options=f"allow={elsewhere}", expected=[r"^vmsnapfs: (warning|error): "]) as mount:
+                server.send_signal(signal.SIGSTOP)
+                script = 'echo words >"$0"'
+                slow = subprocess.Popen(["sh", "-c", script, mount.path("slow", "snapshots", "before", "description")])
+                wait_for(lambda: administer.jobs(mount, "slow") or slow.poll() is not None, "the operation that is held up")
+                for name in ("one", "two"):
+                    take(mount, name)
+                os.rmdir(snapshot_path(mount, "web1", "one"))
+                equal((mount.snapshots("web1"), slow.poll()), (["two"], None))
+                server.send_signal(signal.SIGCONT)
+                equal(slow.wait(), 0)
+                equal(mount.text("slow", "snapshots", "before", "description"), "words\n")
 
 
 def test_read_only():
