@@ -36,11 +36,13 @@ struct reclaimer {
     pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
     pthread_cond_t changed;
     bool is_woken, is_stopping;
-    bool is_eased;          /* what a step had to wait for may be over */
-    bool has_step;          /* one runs, or waits */
-    struct entry *running;  /* NULL: nothing */
-    struct entry **waiting; /* protected by the administration's lock */
-    size_t waiting_count;
+    bool is_eased;         /* what a step had to wait for may be over */
+    bool has_step;         /* one runs, or waits */
+    struct entry *running; /* NULL: nothing */
+    /* Protected by the administration's lock, which the thread need not take to look at them. The earlier
+     * ones waited in the round before, and were not come to yet in this one; some are NULL. */
+    struct entry **waiting, **earlier;
+    size_t waiting_count, earlier_count;
 };
 
 /* ---- Tasks ---- */
@@ -131,6 +133,15 @@ static bool is_worth_a_look(const struct catalog *catalog)
     return false;
 }
 
+/* A task that waited is the same job when it is tried again. */
+static uint64_t number_of(const struct reclaimer *reclaimer, const struct reclaim_task *task)
+{
+    for (size_t i = 0; i < reclaimer->earlier_count; i++)
+        if (reclaimer->earlier[i] && same_task(&reclaimer->earlier[i]->task, task))
+            return reclaimer->earlier[i]->work.job.number;
+    return administration_number(reclaimer->administration);
+}
+
 /* The next task; NULL: there is none now. */
 static struct entry *next_entry(struct reclaimer *reclaimer)
 {
@@ -157,7 +168,7 @@ static struct entry *next_entry(struct reclaimer *reclaimer)
         return NULL;
     }
     entry->task = choice.task;
-    entry->work.job = (struct job){.number = administration_number(administration),
+    entry->work.job = (struct job){.number = number_of(reclaimer, &entry->task),
                                    .domain = entry->task.domain_count ? entry->task.domains[0] : 0,
                                    .status = JOB_RUNNING};
     reclaim_task_tell(&entry->task, entry->work.job.what, sizeof entry->work.job.what);
@@ -166,7 +177,15 @@ static struct entry *next_entry(struct reclaimer *reclaimer)
 
 /* ---- Waiting tasks ---- */
 
-static void keep_waiting(struct reclaimer *reclaimer, struct entry *entry, const struct error *why)
+static void tell_jobs(const struct reclaimer *reclaimer, const struct reclaim_task *task)
+{
+    const struct administration_options *options = &reclaimer->administration->options;
+    for (size_t i = 0; options->jobs_changed && i < task->domain_count; i++)
+        options->jobs_changed(options->opaque, task->domains[i]);
+}
+
+/* What ran waits from now on. False: nobody keeps it. */
+static bool keep_waiting(struct reclaimer *reclaimer, struct entry *entry, const struct error *why)
 {
     struct administration *administration = reclaimer->administration;
     pthread_mutex_lock(&administration->lock);
@@ -180,23 +199,51 @@ static void keep_waiting(struct reclaimer *reclaimer, struct entry *entry, const
         entry->work.job.status = JOB_WAITING;
         snprintf(entry->work.job.reason, sizeof entry->work.job.reason, "%s", why->text);
     }
+    administration->background = NULL;
     pthread_mutex_unlock(&administration->lock);
-    if (!grown)
-        entry_free(entry);
+    return grown != NULL;
 }
 
-static void forget_waiting(struct reclaimer *reclaimer)
+static void forget_earlier(struct reclaimer *reclaimer)
 {
     struct administration *administration = reclaimer->administration;
     pthread_mutex_lock(&administration->lock);
-    struct entry **waiting = reclaimer->waiting;
-    size_t count = reclaimer->waiting_count;
+    struct entry **earlier = reclaimer->earlier;
+    size_t count = reclaimer->earlier_count;
+    reclaimer->earlier = NULL;
+    reclaimer->earlier_count = 0;
+    pthread_mutex_unlock(&administration->lock);
+    for (size_t i = 0; i < count; i++) {
+        if (earlier[i])
+            tell_jobs(reclaimer, &earlier[i]->task);
+        entry_free(earlier[i]);
+    }
+    free(earlier);
+}
+
+/* Another round: all that waits may be chosen again. Until then it is shown as it was. */
+static void begin_round(struct reclaimer *reclaimer)
+{
+    forget_earlier(reclaimer);
+    pthread_mutex_lock(&reclaimer->administration->lock);
+    reclaimer->earlier = reclaimer->waiting;
+    reclaimer->earlier_count = reclaimer->waiting_count;
     reclaimer->waiting = NULL;
     reclaimer->waiting_count = 0;
-    pthread_mutex_unlock(&administration->lock);
-    for (size_t i = 0; i < count; i++)
-        entry_free(waiting[i]);
-    free(waiting);
+    pthread_mutex_unlock(&reclaimer->administration->lock);
+}
+
+/* Takes the place of the entry with its number, with the lock held; the caller frees that. */
+static struct entry *take_place_locked(struct reclaimer *reclaimer, const struct entry *entry)
+{
+    for (size_t i = 0; i < reclaimer->earlier_count; i++) {
+        struct entry *found = reclaimer->earlier[i];
+        if (found && found->work.job.number == entry->work.job.number) {
+            reclaimer->earlier[i] = NULL;
+            return found;
+        }
+    }
+    return NULL;
 }
 
 void reclaimer_each_job_locked(struct reclaimer *reclaimer, void (*add)(void *opaque, struct work *work),
@@ -204,16 +251,12 @@ void reclaimer_each_job_locked(struct reclaimer *reclaimer, void (*add)(void *op
 {
     for (size_t i = 0; reclaimer && i < reclaimer->waiting_count; i++)
         add(opaque, &reclaimer->waiting[i]->work);
+    for (size_t i = 0; reclaimer && i < reclaimer->earlier_count; i++)
+        if (reclaimer->earlier[i])
+            add(opaque, &reclaimer->earlier[i]->work);
 }
 
 /* ---- Doing ---- */
-
-static void tell_jobs(const struct reclaimer *reclaimer, const struct reclaim_task *task)
-{
-    const struct administration_options *options = &reclaimer->administration->options;
-    for (size_t i = 0; options->jobs_changed && i < task->domain_count; i++)
-        options->jobs_changed(options->opaque, task->domains[i]);
-}
 
 static void set_running(struct reclaimer *reclaimer, struct entry *entry)
 {
@@ -227,7 +270,9 @@ static void set_running(struct reclaimer *reclaimer, struct entry *entry)
     pthread_mutex_unlock(&reclaimer->lock);
     pthread_mutex_lock(&administration->lock);
     administration->background = entry ? &entry->work : NULL;
+    struct entry *earlier = entry ? take_place_locked(reclaimer, entry) : NULL;
     pthread_mutex_unlock(&administration->lock);
+    entry_free(earlier);
 }
 
 /* What a QEMU copies stays as it is until that is over. */
@@ -264,23 +309,21 @@ static bool run_one(struct reclaimer *reclaimer)
     } else {
         error_set(&err, EBUSY, "another operation on the domain comes first");
     }
-    set_running(reclaimer, NULL);
-    if (r == 0) {
-        log_debug("%s: done", entry->work.job.what);
-        for (size_t i = 0; i < task->domain_count; i++)
-            administration_event(administration, task->domains[i], "done: %s", entry->work.job.what);
-    } else {
-        log_debug("%s: waits: %s", entry->work.job.what, err.text);
-    }
     struct reclaim_task told = *task;
     told.domains = calloc(task->domain_count + 1, sizeof *told.domains);
     told.domain_count = told.domains ? task->domain_count : 0;
     for (size_t i = 0; i < told.domain_count; i++)
         told.domains[i] = task->domains[i];
     if (r == 0)
-        entry_free(entry);
+        log_debug("%s: done", entry->work.job.what);
     else
-        keep_waiting(reclaimer, entry, &err);
+        log_debug("%s: waits: %s", entry->work.job.what, err.text);
+    bool waits = r < 0 && keep_waiting(reclaimer, entry, &err);
+    set_running(reclaimer, NULL);
+    for (size_t i = 0; r == 0 && i < task->domain_count; i++)
+        administration_event(administration, task->domains[i], "done: %s", entry->work.job.what);
+    if (!waits)
+        entry_free(entry);
     tell_jobs(reclaimer, &told);
     free(told.domains);
     return true;
@@ -345,7 +388,7 @@ static void *thread_run(void *opaque)
         pthread_mutex_unlock(&reclaimer->lock);
         if (stops)
             return NULL;
-        forget_waiting(reclaimer);
+        begin_round(reclaimer);
         bool any = false, must_wait = end_operations(reclaimer);
         must_wait |= memory_removal_run(reclaimer->administration);
         while (run_one(reclaimer)) {
@@ -356,6 +399,7 @@ static void *thread_run(void *opaque)
             if (stops)
                 return NULL;
         }
+        forget_earlier(reclaimer);
         pthread_mutex_lock(&reclaimer->lock);
         reclaimer->has_step = reclaimer->waiting_count > 0;
         pthread_mutex_unlock(&reclaimer->lock);
@@ -409,7 +453,9 @@ void reclaimer_free(struct reclaimer *reclaimer)
 {
     if (!reclaimer)
         return;
-    forget_waiting(reclaimer);
+    reclaimer->administration->options.jobs_changed = NULL; /* nobody is there any more to be told */
+    begin_round(reclaimer);
+    forget_earlier(reclaimer);
     pthread_cond_destroy(&reclaimer->changed);
     pthread_mutex_destroy(&reclaimer->lock);
     free(reclaimer);

@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import time
 
 import administer
 import checks
@@ -230,6 +231,9 @@ def test_waits_for_a_reader():
             it.delete("b", "1")
             it.delete("d", "1")
             wait_for(lambda: any("open" in status for status in administer.jobs(mount, "web1").values()), "a job that waits for the reader")
+            number = min(administer.jobs(mount, "web1"), key=int)
+            time.sleep(2)  # it is tried again meanwhile
+            assert number in administer.jobs(mount, "web1"), "a step that is tried again has become another job"
             assert file.read() == it.before["c"]
         administer.wait_idle(mount)
         # The layer frozen at b has gone into that of c, and that of d is gone.
