@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/monotonic.h"
+
 #define BUCKETS    256
 #define LINGER_SEC 10
 
@@ -58,13 +60,9 @@ struct open_disks *open_disks_new(const struct frozen_disk_env *env, open_disks_
     disks->make_way = make_way;
     disks->closed = closed;
     disks->opaque = opaque;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&disks->lock, NULL);
     pthread_cond_init(&disks->opened, NULL);
-    pthread_cond_init(&disks->reaper_work, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    monotonic_cond_init(&disks->reaper_work);
     return disks;
 }
 
@@ -124,9 +122,7 @@ static void *reaper_run(void *opaque)
             free_all(idle);
             pthread_mutex_lock(&disks->lock);
         } else if (waiting) {
-            struct timespec until;
-            clock_gettime(CLOCK_MONOTONIC, &until);
-            until.tv_sec++;
+            const struct timespec until = monotonic_in(1000);
             pthread_cond_timedwait(&disks->reaper_work, &disks->lock, &until);
         } else {
             pthread_cond_wait(&disks->reaper_work, &disks->lock);

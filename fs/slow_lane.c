@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/monotonic.h"
+
 #define THREADS_MAX 64
-#define IDLE_SEC    10
+#define IDLE_MS     10000
 
 struct task {
     struct task *next;
@@ -31,13 +33,9 @@ struct slow_lane *slow_lane_new(void)
     struct slow_lane *lane = calloc(1, sizeof *lane);
     if (!lane)
         return NULL;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&lane->lock, NULL);
-    pthread_cond_init(&lane->work, &monotonic);
+    monotonic_cond_init(&lane->work);
     pthread_cond_init(&lane->ended, NULL);
-    pthread_condattr_destroy(&monotonic);
     lane->last = &lane->first;
     return lane;
 }
@@ -61,9 +59,7 @@ void slow_lane_free(struct slow_lane *lane)
 /* Waits for work for a while. False if the thread should end. Called and returns with the lock held. */
 static bool wait_for_work_locked(struct slow_lane *lane)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += IDLE_SEC;
+    const struct timespec until = monotonic_in(IDLE_MS);
     int result = 0;
     lane->idle++;
     while (!lane->first && !lane->ending && result != ETIMEDOUT)

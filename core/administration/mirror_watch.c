@@ -12,6 +12,7 @@
 #include "administration/mirror.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/monotonic.h"
 #include "hypervisor/qmp_job.h"
 
 #define LOOK_MS   250  /* while there are any */
@@ -301,14 +302,7 @@ static bool look(struct mirrors *mirrors)
 
 static bool rest(struct mirrors *mirrors, unsigned ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    const struct timespec until = monotonic_in(ms);
     pthread_mutex_lock(&mirrors->lock);
     while (!mirrors->is_woken && !mirrors->is_stopping &&
            pthread_cond_timedwait(&mirrors->changed, &mirrors->lock, &until) == 0)
@@ -331,15 +325,11 @@ static void *thread_run(void *opaque)
 int mirrors_start(struct administration *administration, struct mirrors **mirrors, struct error *err)
 {
     struct mirrors *made = calloc(1, sizeof *made);
-    pthread_condattr_t attributes;
     if (!made)
         return error_set(err, ENOMEM, "out of memory");
     made->administration = administration;
     pthread_mutex_init(&made->lock, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&made->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    monotonic_cond_init(&made->changed);
     int code = pthread_create(&made->thread, NULL, thread_run, made);
     if (code) {
         pthread_cond_destroy(&made->changed);

@@ -17,6 +17,7 @@
 #include "administration/world.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/monotonic.h"
 
 /* What must wait is tried again after so long; the more often in vain, the longer. */
 #define RETRY_FIRST_MS 500
@@ -349,26 +350,14 @@ static bool end_operations(struct reclaimer *reclaimer)
     return any;
 }
 
-static struct timespec later(struct timespec time, unsigned ms)
-{
-    time.tv_sec += ms / 1000;
-    time.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (time.tv_nsec >= 1000000000) {
-        time.tv_sec++;
-        time.tv_nsec -= 1000000000;
-    }
-    return time;
-}
-
 /* For so long, or until it is woken; but for RETRY_FIRST_MS where it is eased: a backup closes many files. */
 static void wait(struct reclaimer *reclaimer, unsigned ms)
 {
-    struct timespec begin;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    const struct timespec begin = monotonic_in(0);
     int r = 0;
     pthread_mutex_lock(&reclaimer->lock);
     while (!reclaimer->is_woken && !reclaimer->is_stopping && r == 0) {
-        struct timespec until = later(begin, reclaimer->is_eased ? RETRY_FIRST_MS : ms);
+        struct timespec until = monotonic_after(begin, reclaimer->is_eased ? RETRY_FIRST_MS : ms);
         r = pthread_cond_timedwait(&reclaimer->changed, &reclaimer->lock, &until);
     }
     pthread_mutex_unlock(&reclaimer->lock);
@@ -415,16 +404,12 @@ static void *thread_run(void *opaque)
 int reclaimer_start(struct administration *administration, struct reclaimer **reclaimer, struct error *err)
 {
     struct reclaimer *made = calloc(1, sizeof *made);
-    pthread_condattr_t attributes;
     if (!made)
         return error_set(err, ENOMEM, "out of memory");
     made->administration = administration;
     made->is_woken = true; /* what a predecessor did not finish */
     pthread_mutex_init(&made->lock, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&made->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    monotonic_cond_init(&made->changed);
     int code = pthread_create(&made->thread, NULL, thread_run, made);
     if (code) {
         pthread_cond_destroy(&made->changed);

@@ -20,6 +20,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/monotonic.h"
 #include "catalog/discover.h"
 #include "catalog/scan.h"
 #include "catalog/service.h"
@@ -242,13 +243,6 @@ static void save_counted(struct catalog_service *service, bool now)
     pthread_mutex_unlock(&service->members_lock);
 }
 
-static uint64_t milliseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static bool is_waited_for(struct catalog_service *service)
 {
     pthread_mutex_lock(&service->members_lock);
@@ -273,13 +267,13 @@ static void *watcher_run(void *opaque)
             continue;
         }
         struct error why;
-        uint64_t started = milliseconds();
+        int64_t started = monotonic_ms();
         passed_over = false;
         int r = look(service, &passed_over, &why);
         if (r < 0 && !service->look_failed)
             log_error("what has changed in the source is not shown: %s", why.text);
         service->look_failed = r < 0; /* so that what it was to find out is looked for again */
-        uint64_t rest = (milliseconds() - started) * REST_FACTOR;
+        int64_t rest = (monotonic_ms() - started) * REST_FACTOR;
         watch_rest(service->watch, rest < REST_MAX_MS ? (unsigned)rest : REST_MAX_MS);
     }
     pthread_mutex_lock(&service->members_lock);

@@ -15,21 +15,15 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/monotonic.h"
 
 struct watch {
     int inotify; /* -1 without */
     int wake;    /* eventfd: hinted or stopped */
     atomic_uint asked;
     unsigned interval_ms;
-    uint64_t next_tick_ms;
+    int64_t next_tick_ms;
 };
-
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* By its descriptor, since a mount may cover the path. */
 static void start_inotify(struct watch *watch, int directory)
@@ -62,7 +56,7 @@ int watch_new(int directory, unsigned interval_ms, struct watch **watch, struct 
         return error_set(err, code, "watching the source: %s", strerror(code));
     }
     start_inotify(made, directory);
-    made->next_tick_ms = now_ms() + interval_ms;
+    made->next_tick_ms = monotonic_ms() + interval_ms;
     *watch = made;
     return 0;
 }
@@ -110,13 +104,13 @@ static unsigned take_asked(struct watch *watch)
     return asked;
 }
 
-static void poll_until(struct watch *watch, uint64_t until_ms, bool for_events)
+static void poll_until(struct watch *watch, int64_t until_ms, bool for_events)
 {
     struct pollfd fds[] = {
         {.fd = watch->wake, .events = POLLIN},
         {.fd = for_events ? watch->inotify : -1, .events = POLLIN},
     };
-    uint64_t now = now_ms();
+    int64_t now = monotonic_ms();
     poll(fds, 2, until_ms > now ? (int)(until_ms - now) : 0);
 }
 
@@ -124,13 +118,13 @@ static void poll_until(struct watch *watch, uint64_t until_ms, bool for_events)
 static unsigned settle(struct watch *watch)
 {
     unsigned reasons = 0;
-    uint64_t end = now_ms() + 10 * WATCH_SETTLE_MS;
+    int64_t end = monotonic_ms() + 10 * WATCH_SETTLE_MS;
     for (;;) {
-        uint64_t quiet = now_ms() + WATCH_SETTLE_MS;
+        int64_t quiet = monotonic_ms() + WATCH_SETTLE_MS;
         poll_until(watch, quiet < end ? quiet : end, true);
         unsigned more = take_events(watch) | take_asked(watch);
         reasons |= more;
-        if (!more || (more & WATCH_STOP) || now_ms() >= end)
+        if (!more || (more & WATCH_STOP) || monotonic_ms() >= end)
             return reasons;
     }
 }
@@ -143,7 +137,7 @@ unsigned watch_wait(struct watch *watch)
         unsigned reasons = take_events(watch) | take_asked(watch);
         if (reasons && !(reasons & WATCH_STOP))
             reasons |= settle(watch);
-        uint64_t now = now_ms();
+        int64_t now = monotonic_ms();
         if (now >= watch->next_tick_ms) {
             reasons |= WATCH_TIMER;
             watch->next_tick_ms = now + watch->interval_ms;
@@ -155,8 +149,8 @@ unsigned watch_wait(struct watch *watch)
 
 void watch_rest(struct watch *watch, unsigned ms)
 {
-    uint64_t end = now_ms() + ms;
-    while (!(atomic_load(&watch->asked) & WATCH_STOP) && now_ms() < end) {
+    int64_t end = monotonic_ms() + ms;
+    while (!(atomic_load(&watch->asked) & WATCH_STOP) && monotonic_ms() < end) {
         uint64_t count;
         poll_until(watch, end, false);
         /* A hint keeps for later: `asked` has it. */

@@ -4,23 +4,17 @@
 
 #include <limits.h>
 #include <stdint.h>
-#include <time.h>
 
-static inline int64_t deadline_now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
+#include "base/monotonic.h"
 
 static inline int64_t deadline_in(int timeout_ms)
 {
-    return deadline_now_ms() + timeout_ms;
+    return monotonic_ms() + timeout_ms;
 }
 
 /* Milliseconds that are left, never less than 0: as poll and qmp_command take them. */
 static inline int deadline_left_ms(int64_t deadline)
 {
-    int64_t left = deadline - deadline_now_ms();
+    int64_t left = deadline - monotonic_ms();
     return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
 }

@@ -11,6 +11,8 @@
 #include "hypervisor/migration.h"
 #include "hypervisor/run_state.h"
 
+#include "base/monotonic.h"
+
 /* How far a file was read: QEMU shares our offset. */
 static void look_at_offset(int fd, uint64_t *done, uint64_t *total)
 {
@@ -26,7 +28,7 @@ static void look_at_offset(int fd, uint64_t *done, uint64_t *total)
 static int await_end(struct qmp *qmp, int fd, const struct qmp_job_watch *watch, struct error *err)
 {
     int64_t stall_ms = watch->stall_ms ? watch->stall_ms : QMP_JOB_STALL_MS;
-    int64_t moved_at = deadline_now_ms();
+    int64_t moved_at = monotonic_ms();
     uint64_t done, total, done_before = 0;
     for (;;) {
         struct migration_status status;
@@ -42,9 +44,9 @@ static int await_end(struct qmp *qmp, int fd, const struct qmp_job_watch *watch,
         if (!go_on)
             return error_set(err, ECANCELED, "loading the memory was cancelled");
         if (done != done_before || total == 0)
-            moved_at = deadline_now_ms();
+            moved_at = monotonic_ms();
         done_before = done;
-        if (deadline_now_ms() - moved_at >= stall_ms)
+        if (monotonic_ms() - moved_at >= stall_ms)
             return error_set(err, ETIMEDOUT, "loading the memory did not move for %lld ms",
                              (long long)stall_ms);
         migration_await_change(qmp);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/monotonic.h"
 #include "format/json_parse.h"
 #include "hypervisor/deadline.h"
 #include "hypervisor/qmp_arguments.h"
@@ -209,7 +210,7 @@ static int await_phase(struct memory_save *save, enum migration_phase wanted,
                        const struct qmp_job_watch *watch, struct error *err)
 {
     int64_t stall_ms = watch->stall_ms ? watch->stall_ms : QMP_JOB_STALL_MS;
-    int64_t moved_at = deadline_now_ms();
+    int64_t moved_at = monotonic_ms();
     struct migration_status status, before = {0};
     for (;;) {
         int rc = migration_query(save->qmp, watch->timeout_ms, &status, err);
@@ -227,9 +228,9 @@ static int await_phase(struct memory_save *save, enum migration_phase wanted,
         if (rc < 0)
             return rc;
         if (status.phase != before.phase || status.done_bytes != before.done_bytes)
-            moved_at = deadline_now_ms();
+            moved_at = monotonic_ms();
         before = status;
-        if (deadline_now_ms() - moved_at >= stall_ms)
+        if (monotonic_ms() - moved_at >= stall_ms)
             return error_set(err, ETIMEDOUT, "saving the memory did not move for %lld ms",
                              (long long)stall_ms);
         migration_await_change(save->qmp);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/monotonic.h"
 #include "base/text.h"
 #include "helper/sandbox.h"
 #include "hypervisor/qmp_message.h"
@@ -51,13 +52,6 @@ static void listen_to(struct listener *listener, const struct helper_process *pr
     }
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* What it has used of the cpu, in ticks (proc(5), /proc/pid/stat); the same again where that can't be told.
  */
 static uint64_t ticks_of(pid_t pid, uint64_t before)
@@ -83,7 +77,7 @@ struct stall {
 /* A copy of a huge disk tells nothing for minutes; one that does nothing for so long waits for ever. */
 static bool is_stalled(struct stall *stall, const struct helper_process *process, int stall_ms)
 {
-    int64_t now = now_ms();
+    int64_t now = monotonic_ms();
     if (!stall_ms || now - stall->since < stall_ms)
         return false;
     uint64_t ticks = ticks_of(process->pid, stall->ticks);
@@ -95,11 +89,11 @@ static bool is_stalled(struct stall *stall, const struct helper_process *process
 static enum outcome await_end(const struct qemu_img_run *run, const struct helper_process *process,
                               struct listener *listener)
 {
-    struct stall stall = {.ticks = UINT64_MAX, .since = now_ms()};
-    int64_t deadline = run->timeout_ms < 0 ? INT64_MAX : now_ms() + run->timeout_ms;
+    struct stall stall = {.ticks = UINT64_MAX, .since = monotonic_ms()};
+    int64_t deadline = run->timeout_ms < 0 ? INT64_MAX : monotonic_ms() + run->timeout_ms;
     struct pollfd poll_fd = {.fd = process->pidfd, .events = POLLIN};
     for (;;) {
-        int64_t left = deadline - now_ms();
+        int64_t left = deadline - monotonic_ms();
         int wait_ms = left < 0 ? 0 : left < QEMU_IMG_LOOK_MS ? (int)left : QEMU_IMG_LOOK_MS;
         bool has_ended = poll(&poll_fd, 1, wait_ms) > 0;
         listen_to(listener, process);

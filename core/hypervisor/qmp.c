@@ -21,6 +21,7 @@
 #include "base/text.h"
 #include "base/utf8.h"
 #include "format/json_parse.h"
+#include "hypervisor/deadline.h"
 #include "hypervisor/qmp_message.h"
 #include "hypervisor/unix_socket.h"
 
@@ -57,21 +58,6 @@ struct qmp {
     size_t event_count, event_bytes;
     uint64_t events_lost;
 };
-
-/* ---- time ---- */
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static int left_ms(int64_t deadline)
-{
-    int64_t left = deadline - now_ms();
-    return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-}
 
 /* ---- death ---- */
 
@@ -279,7 +265,7 @@ static int step(struct qmp *client, struct output *output, int64_t deadline)
 {
     bool writing = output && output->length > 0;
     struct pollfd poll_fd = {.fd = client->fd, .events = (short)(POLLIN | (writing ? POLLOUT : 0))};
-    int ready = poll(&poll_fd, 1, left_ms(deadline));
+    int ready = poll(&poll_fd, 1, deadline_left_ms(deadline));
     if (ready < 0)
         return errno == EINTR ? 0 : die(client, errno, "it can't be waited for");
     if (ready == 0)
@@ -290,7 +276,7 @@ static int step(struct qmp *client, struct output *output, int64_t deadline)
     if (rc == 0 && writing && (poll_fd.revents & POLLOUT))
         rc = transmit(client, output);
     /* A peer that never stops talking must not keep us beyond the deadline. */
-    return rc == 0 && left_ms(deadline) == 0 ? -ETIMEDOUT : rc;
+    return rc == 0 && deadline_left_ms(deadline) == 0 ? -ETIMEDOUT : rc;
 }
 
 /* ---- commands ---- */
@@ -381,7 +367,7 @@ int qmp_command_fd(struct qmp *client, const char *command, struct json_object *
 {
     if (client->dead)
         return report_death(client, err);
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = deadline_in(timeout_ms);
     /* A monitor reads byte by byte, so this is short. */
     snprintf(client->waiting_id, sizeof client->waiting_id, "%" PRIx64 "-%" PRIu64, client->session,
              ++client->commands);
@@ -399,7 +385,7 @@ int qmp_send_last(struct qmp *client, const char *command, int timeout_ms, struc
 {
     if (client->dead)
         return report_death(client, err);
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = deadline_in(timeout_ms);
     snprintf(client->waiting_id, sizeof client->waiting_id, "last");
     cleanup_text struct text line = {0};
     int rc = make_line(client, command, NULL, &line, err);
@@ -443,7 +429,7 @@ static struct json_object *take_event(struct qmp *client, qmp_event_filter *filt
 int qmp_event_wait(struct qmp *client, qmp_event_filter *filter, void *opaque, int timeout_ms,
                    struct json_object **event, struct error *err)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = deadline_in(timeout_ms);
     int rc = 0;
     for (;;) {
         struct json_object *found = take_event(client, filter, opaque);
@@ -485,7 +471,7 @@ static struct qmp *make_client(int *socket, const char *name)
 
 static int greet(struct qmp *client, bool begun, int timeout_ms, struct error *err)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = deadline_in(timeout_ms);
     int rc = 0;
     if (begun)
         snprintf(client->waiting_id, sizeof client->waiting_id, FIRST_ID);
@@ -500,7 +486,7 @@ static int greet(struct qmp *client, bool begun, int timeout_ms, struct error *e
                          client->name, timeout_ms);
     struct output nothing = {.fd = -1};
     return begun ? finish_command(client, "qmp_capabilities", &nothing, deadline, timeout_ms, NULL, err)
-                 : qmp_command(client, "qmp_capabilities", NULL, left_ms(deadline), NULL, err);
+                 : qmp_command(client, "qmp_capabilities", NULL, deadline_left_ms(deadline), NULL, err);
 }
 
 static int take(int *socket, const char *name, bool begun, int timeout_ms, struct qmp **client,
@@ -542,10 +528,10 @@ int qmp_take_begun(int *socket, const char *name, int timeout_ms, struct qmp **c
 
 int qmp_connect(const char *path, const char *name, int timeout_ms, struct qmp **client, struct error *err)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = deadline_in(timeout_ms);
     cleanup_close int fd = -1;
     int rc = unix_socket_connect(path, name, timeout_ms, &fd, err);
-    return rc < 0 ? rc : qmp_take(&fd, name, left_ms(deadline), client, err);
+    return rc < 0 ? rc : qmp_take(&fd, name, deadline_left_ms(deadline), client, err);
 }
 
 void qmp_free(struct qmp *client)

@@ -7,7 +7,9 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/monotonic.h"
 #include "format/json_parse.h"
+#include "hypervisor/deadline.h"
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/qmp_message.h"
 
@@ -19,13 +21,6 @@ struct job_status {
     bool failed;
     char problem[ERROR_TEXT_MAX / 2];
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static bool read_status(struct json_object *job, struct job_status *status)
 {
@@ -145,14 +140,14 @@ int qmp_job_dismiss(struct qmp *client, const char *id, int timeout_ms, struct e
 static int cancel(struct qmp *client, const char *id, int timeout_ms, struct job_status *status,
                   struct error *err)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = deadline_in(timeout_ms);
     /* Refused where it has come to its end meanwhile: what query-jobs says is what counts. */
     simple(client, "job-cancel", id, timeout_ms, NULL);
     for (;;) {
         int rc = query(client, id, timeout_ms, status, err);
         if (rc < 0 || status->concluded)
             return rc;
-        if (now_ms() >= deadline)
+        if (monotonic_ms() >= deadline)
             return qmp_give_up(client, ETIMEDOUT, "a job was cancelled and did not end", err);
         await_change(client, id);
     }
@@ -199,7 +194,7 @@ int qmp_job_wait(struct qmp *client, const char *id, const struct qmp_job_watch 
                  enum qmp_job_state *state, struct error *err)
 {
     int64_t stall_ms = watch->stall_ms ? watch->stall_ms : QMP_JOB_STALL_MS;
-    int64_t moved_at = now_ms();
+    int64_t moved_at = monotonic_ms();
     struct job_status before = {0};
     for (;;) {
         struct job_status status;
@@ -225,9 +220,9 @@ int qmp_job_wait(struct qmp *client, const char *id, const struct qmp_job_watch 
             return 0;
         }
         if (status.current != before.current || status.total != before.total)
-            moved_at = now_ms();
+            moved_at = monotonic_ms();
         before = status;
-        if (now_ms() - moved_at >= stall_ms) {
+        if (monotonic_ms() - moved_at >= stall_ms) {
             error_set(&why, ETIMEDOUT, "the job %s did not move for %lld ms, and was cancelled", id,
                       (long long)stall_ms);
             return give_up(client, id, watch, &why, state, err);

@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/monotonic.h"
 #include "image/nbd_session.h"
 
 #define READ_BYTES_MAX    (16 * MIB)           /* of one request; QEMU takes 32 MiB */
@@ -40,13 +41,6 @@ struct nbd_helper {
     int64_t started_ms;     /* last */
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void sleep_ms(int64_t ms)
 {
     struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
@@ -57,7 +51,7 @@ static void sleep_ms(int64_t ms)
 int nbd_helper_new(const struct nbd_helper_spec *spec, struct nbd_helper **helper, struct error *err)
 {
     struct nbd_session *session;
-    int64_t started = now_ms();
+    int64_t started = monotonic_ms();
     int rc = nbd_session_start(spec, &session, err);
     if (rc < 0)
         return rc;
@@ -98,7 +92,7 @@ uint64_t nbd_helper_size(const struct nbd_helper *helper)
 static int restart(struct nbd_helper *helper, int64_t last_ms, struct nbd_session **session)
 {
     struct error err = {0};
-    sleep_ms(last_ms + MS_BETWEEN_STARTS - now_ms());
+    sleep_ms(last_ms + MS_BETWEEN_STARTS - monotonic_ms());
     int rc = nbd_session_start(&helper->spec, session, &err);
     if (rc == 0 && (*session)->size != helper->size) {
         nbd_session_free(*session);
@@ -119,7 +113,7 @@ static int start_locked(struct nbd_helper *helper)
     int rc = restart(helper, last_ms, &session);
     pthread_mutex_lock(&helper->lock);
     helper->starting = false;
-    helper->started_ms = now_ms();
+    helper->started_ms = monotonic_ms();
     if (rc == 0)
         helper->session = session;
     else
@@ -227,7 +221,7 @@ static int judge(struct nbd_helper *helper, int rc)
     if (rc != -EIO || !helper->spec.network)
         return rc;
     pthread_mutex_lock(&helper->lock);
-    bool is_old = now_ms() >= helper->started_ms + MS_BEFORE_ANEW;
+    bool is_old = monotonic_ms() >= helper->started_ms + MS_BEFORE_ANEW;
     pthread_mutex_unlock(&helper->lock);
     return is_old ? -ECONNABORTED : rc;
 }

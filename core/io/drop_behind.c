@@ -18,12 +18,13 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/monotonic.h"
 #include "base/stats.h"
 
 #define CHUNK_MIN   (4 * MIB)
 #define CHUNKS_MAX  4096
 #define LONG_RUN    (64 * MIB) /* growth that makes it worth looking closer */
-#define INTERVAL_NS (100 * 1000 * 1000)
+#define INTERVAL_MS 100
 #define PAGE_BYTES  UINT64_C(4096)
 
 #ifndef SYS_cachestat
@@ -191,11 +192,7 @@ static void *drop_behind_run(void *opaque)
         }
         pthread_mutex_lock(&watch->lock);
         if (!watch->ending && watch->first) {
-            struct timespec until;
-            clock_gettime(CLOCK_MONOTONIC, &until);
-            until.tv_nsec += INTERVAL_NS;
-            until.tv_sec += until.tv_nsec / 1000000000;
-            until.tv_nsec %= 1000000000;
+            const struct timespec until = monotonic_in(INTERVAL_MS);
             pthread_cond_timedwait(&watch->work, &watch->lock, &until);
         }
     }
@@ -208,12 +205,8 @@ struct drop_behind *drop_behind_new(void)
     struct drop_behind *watch = calloc(1, sizeof *watch);
     if (!watch)
         return NULL;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&watch->lock, NULL);
-    pthread_cond_init(&watch->work, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    monotonic_cond_init(&watch->work);
     return watch;
 }
 

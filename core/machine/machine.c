@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/monotonic.h"
 #include "hypervisor/image_locks.h"
 #include "machine/machine_inside.h"
 
@@ -144,7 +145,7 @@ static int refuse_locked(const struct machine *machine, struct error *err)
 int machine_borrow(struct machine *machine, int timeout_ms, struct qmp **qmp, enum run_state *state,
                    struct error *err)
 {
-    struct timespec deadline = machine_deadline_in(timeout_ms);
+    struct timespec deadline = monotonic_in(timeout_ms);
     pthread_mutex_lock(&machine->lock);
     machine->wanted++;
     int rc = refuse_locked(machine, err), code = 0;
@@ -183,7 +184,7 @@ void machine_return(struct machine *machine, struct qmp *qmp)
 
 int machine_await_off(struct machine *machine, int timeout_ms, struct error *err)
 {
-    struct timespec deadline = machine_deadline_in(timeout_ms);
+    struct timespec deadline = monotonic_in(timeout_ms);
     int code = 0;
     pthread_mutex_lock(&machine->lock);
     while (code == 0 && machine->report.contact != MACHINE_OFF && !machine->is_stopping)
@@ -219,11 +220,7 @@ struct machine *machine_new(const struct machine_options *options)
     machine->wake = wake_fd;
     machine->socket = machine->cut = -1;
     pthread_mutex_init(&machine->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&machine->moved, &attributes);
-    pthread_condattr_destroy(&attributes);
+    monotonic_cond_init(&machine->moved);
     return machine;
 }
 

@@ -54,26 +54,6 @@ struct machine {
     bool guest_is_off; /* its QEMU said so, and is about to end, or has */
 };
 
-static inline int64_t machine_now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static inline struct timespec machine_deadline_in(int ms)
-{
-    struct timespec deadline;
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
-    deadline.tv_sec += ms / 1000;
-    deadline.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (deadline.tv_nsec >= 1000000000) {
-        deadline.tv_sec++;
-        deadline.tv_nsec -= 1000000000;
-    }
-    return deadline;
-}
-
 /* Publishes what is known now, and tells of it where it is new. `problem` may be NULL. */
 void machine_publish(struct machine *machine, enum machine_contact contact, enum run_state state,
                      const char *problem);

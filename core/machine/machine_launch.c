@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/monotonic.h"
 #include "hypervisor/qmp_message.h"
 #include "hypervisor/unix_socket.h"
 #include "machine/machine_inside.h"
@@ -158,13 +159,13 @@ void machine_last_words(struct machine *machine, char *text, size_t size)
 static int await_answer(struct machine *machine, machine_cancelled *cancelled, void *opaque,
                         struct error *err)
 {
-    int64_t end = machine_now_ms() + LAUNCH_MS;
+    int64_t end = monotonic_ms() + LAUNCH_MS;
     struct machine_report report;
     bool give_up = false, stopping = false;
     pthread_mutex_lock(&machine->lock);
     while (machine->report.contact != MACHINE_CONNECTED && machine->thread_state == THREAD_RUNS &&
-           !stopping && !give_up && machine_now_ms() < end) {
-        struct timespec deadline = machine_deadline_in(CANCEL_LOOK_MS);
+           !stopping && !give_up && monotonic_ms() < end) {
+        struct timespec deadline = monotonic_in(CANCEL_LOOK_MS);
         pthread_cond_timedwait(&machine->moved, &machine->lock, &deadline);
         stopping = machine->is_stopping;
         pthread_mutex_unlock(&machine->lock);

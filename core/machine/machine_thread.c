@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/monotonic.h"
 #include "format/json_parse.h"
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/qmp_message.h"
@@ -282,7 +283,7 @@ static void publish_gone(struct machine *machine, int code)
 static void keep_connected(struct machine *machine, bool launching)
 {
     int retry = launching ? LAUNCH_RETRY_MS : RETRY_FIRST_MS;
-    int64_t patient_until = launching ? machine_now_ms() + LAUNCH_MS : 0;
+    int64_t patient_until = launching ? monotonic_ms() + LAUNCH_MS : 0;
     bool late = false;
     siginfo_t status;
     while (!is_stopping(machine)) {
@@ -292,7 +293,7 @@ static void keep_connected(struct machine *machine, bool launching)
             late = launching = false;
             serve(machine, &why);
             disconnect(machine);
-            patient_until = machine_now_ms() + ENDING_MS;
+            patient_until = monotonic_ms() + ENDING_MS;
             retry = RETRY_FIRST_MS;
             lost = why.code != ETIMEDOUT;
         }
@@ -308,7 +309,7 @@ static void keep_connected(struct machine *machine, bool launching)
             publish_gone(machine, why.code);
             return;
         }
-        bool patient = machine_now_ms() <= patient_until;
+        bool patient = monotonic_ms() <= patient_until;
         if (why.code == ETIMEDOUT || !patient) {
             machine_publish(machine, MACHINE_SILENT, RUN_STATE_SHUTOFF, why.text);
             late = true;

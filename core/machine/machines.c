@@ -10,12 +10,13 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/monotonic.h"
 #include "machine/guest.h"
 #include "machine/machine_inside.h"
 #include "machine/runtime.h"
 
-#define VISIT_SECONDS 1
-#define END_MS        10000
+#define VISIT_MS 1000
+#define END_MS   10000
 
 struct machines {
     struct machines_options options;
@@ -144,9 +145,7 @@ static void *thread_run(void *opaque)
     pthread_mutex_lock(&machines->lock);
     while (!machines->is_stopping) {
         if (machines->count || machines->gone_count) {
-            struct timespec until;
-            clock_gettime(CLOCK_MONOTONIC, &until);
-            until.tv_sec += VISIT_SECONDS;
+            const struct timespec until = monotonic_in(VISIT_MS);
             pthread_cond_timedwait(&machines->wake, &machines->lock, &until);
         } else {
             pthread_cond_wait(&machines->wake, &machines->lock);
@@ -172,11 +171,7 @@ int machines_new(const struct machines_options *options, struct machines **machi
         return rc;
     }
     pthread_mutex_init(&made->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&made->wake, &attributes);
-    pthread_condattr_destroy(&attributes);
+    monotonic_cond_init(&made->wake);
     *machines = made;
     return 0;
 }
