@@ -188,13 +188,13 @@ static bool find_place(const struct reclaim_host *host, const char *path, struct
 
 bool reclaim_host_is_active(const struct reclaim_host *host, const char *path)
 {
-    struct place place;
+    struct place place = {0};
     return find_place(host, path, &place) && !place.overlay;
 }
 
 const char *reclaim_host_overlay(const struct reclaim_host *host, const char *path)
 {
-    struct place place;
+    struct place place = {0};
     return find_place(host, path, &place) && place.overlay ? place.overlay->path : NULL;
 }
 
@@ -269,7 +269,7 @@ int reclaim_host_drop(struct reclaim_host *host, struct administration *administ
     cleanup_close int fd = -1;
     const struct image_info *info;
     const struct block_node *node;
-    struct place place;
+    struct place place = {0};
     int r = place_in(host, path, &place, err);
     if (r == 0)
         r = find_node(host, administration, world, place.layer, &node, err);
@@ -297,7 +297,7 @@ int reclaim_host_merge_down(struct reclaim_host *host, struct administration *ad
                             struct error *err)
 {
     const struct block_node *active, *overlay, *top, *base;
-    struct place place;
+    struct place place = {0};
     int r = place_in(host, upper, &place, err);
     if (r < 0)
         return r;
@@ -334,7 +334,7 @@ int reclaim_host_merge_up(struct reclaim_host *host, struct administration *admi
                           const struct world *world, struct work *work, const char *upper, struct error *err)
 {
     const struct block_node *device, *backing, *base = NULL;
-    struct place place;
+    struct place place = {0};
     int r = place_in(host, upper, &place, err);
     if (r < 0)
         return r;
@@ -392,7 +392,7 @@ int reclaim_host_hold(struct reclaim_host *host, struct administration *administ
                       int (*in_step)(void *opaque, struct error *err), void *opaque, struct error *err)
 {
     const struct block_node *active, *base;
-    struct place place;
+    struct place place = {0};
     int r = place_in(host, upper, &place, err);
     if (r < 0)
         return r;
