@@ -169,6 +169,11 @@ class Run:
                 files += glob.glob(f"{CHECKOUT}/{folder}/**/*.{suffix}", recursive=True)
         self.command("clang-format", [program, "--dry-run", "--Werror", *sorted(files)])
 
+    def python_names(self):
+        """Names that are not defined, or imported and not used: what no compiler finds in the tests and scripts."""
+        files = [path for folder in ("scripts", "tests") for path in glob.glob(f"{CHECKOUT}/{folder}/**/*.py", recursive=True)]
+        self.command("pyflakes", ["pyflakes3", *sorted(files), os.path.join(CHECKOUT, "scripts", "vmsnap")])
+
     def demo(self):
         """Twice, so that the second clears the first away; then --clean, so that nothing is left."""
         directory = os.path.join(SCRATCH, "demo")
@@ -270,6 +275,7 @@ def main():
     run = Run()
     if options.all:
         run.format()
+        run.python_names()
         if run.build("build", "gcc", PLAIN):
             run.tests("build")
         run.build("build-clang", "clang", PLAIN)  # its warnings; `scripts/test --cc clang` runs the tests, too

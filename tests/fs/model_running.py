@@ -13,7 +13,7 @@ import administer
 import make
 import model
 import model_steps
-from model_steps import MIB, SECTOR, Step, administer_quoted, pattern, written
+from model_steps import Step, administer_quoted, pattern, written
 
 OFF, RUNS, PAUSED = "off", "running", "paused"
 COPY_SECONDS = 60

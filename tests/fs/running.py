@@ -10,11 +10,13 @@ import time
 
 import administer
 import domains
+from administer import command_refused
 from checks import equal
 from mounted import run, wait_for
-from test_power import BARE, Launched, Monitor, power, wait_state
+from test_power import BARE, Launched, Monitor, events, power, wait_state
 
 PAGE = 64 * 1024
+ALL = "disk=vda:{0} disk=vdb:{0}"
 
 
 class Running(Launched):
@@ -176,3 +178,53 @@ def same(found, wanted, what):
     if found != wanted:
         at = next((i for i in range(min(len(found), len(wanted))) if found[i] != wanted[i]), -1)
         raise AssertionError(f"{what}: other bytes from {at} on: {found[at : at + 1]!r} where {bytes(wanted[at : at + 1])!r} is right")
+
+
+class Unchanged:
+    """What is refused changes nothing: tree, active files, files and tags; the QEMU stays on its files and runs on."""
+
+    def __init__(self, mount):
+        self.mount = mount
+
+    def picture(self):
+        mount = self.mount
+        return (
+            domains.parents(mount),
+            domains.current(mount),
+            is_paused(mount),
+            mount.opened(),
+            {target: administer.layers(mount, "web1", target) for target in mount.targets},
+            administer.names_beside(mount),
+            {path: administer.tags(path) for path in administer.images(mount.source)},
+        )
+
+    def __enter__(self):
+        self.before = self.picture()
+
+    def __exit__(self, kind, *_):
+        if not kind:
+            for found, wanted in zip(self.picture(), self.before):
+                equal(found, wanted, "what was refused has changed something")
+
+
+def is_paused(mount):
+    """As its QEMU says at this moment."""
+    with mount.own() as monitor:
+        return monitor.command("query-status")["status"] == "paused"
+
+
+def refused(code, mount, words, *said):
+    with Unchanged(mount):
+        command_refused(code, mount, "web1", "create", words, words=said)
+
+
+def attempt_any(function, *arguments):
+    with contextlib.suppress(OSError):
+        function(*arguments)
+        return True
+    return False
+
+
+def wait_connected(mount):
+    """Until its QEMU is found; before, images' locks alone say that it runs."""
+    wait_for(lambda: "state: running" in events(mount), "the connection")

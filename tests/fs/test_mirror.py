@@ -13,9 +13,8 @@ import domains
 from administer import command, command_refused
 from checks import equal, need
 from mounted import run, wait_for
-from running import PAGE, Running, same
+from running import PAGE, Running, Unchanged, same
 from test_power import QEMU, Guest, Watched, events, power, redefine, state, wait_state
-from test_running import Unchanged
 
 SLOW = "bandwidth=64K"
 EXPECTED = (r"its QEMU ended", r"ended while nobody looked", r"ended by signal", r"ended without being asked", r"does not answer")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A daemon that is killed while it begins to copy a disk, moves to the copy, or lets go of it, with its QEMU or without."""
 
-import contextlib
 import errno
 import os
 
@@ -10,9 +9,9 @@ import checks
 import domains
 from checks import equal, need
 from mounted import wait_for
-from running import PAGE, Running, same
-from test_mirror import abort, content_of, copy, copy_jobs, no_trace, pivot, wait_ready
-from test_power import QEMU, power, state, wait_state
+from running import PAGE, Running
+from test_mirror import abort, copy, copy_jobs, pivot, wait_ready
+from test_power import QEMU, wait_state
 from test_running_crashes import EXPECTED, need_points
 
 POINTS = {

@@ -11,11 +11,11 @@ import time
 import administer
 import checks
 import domains
+from agent import agent_of
 from checks import Skip, equal, need
 from mounted import run, wait_for
 from running import Running, bottom_name
 from test_power import QEMU, Guest, Watched, events, state, wait_state
-from test_running import agent_of
 
 HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
 POINTS = ("made", "journaled", "published", "opened", "taken", "committing", "committed", "finishing")

@@ -13,10 +13,9 @@ import domains
 from administer import command_of
 from checks import equal, fails_with, need
 from mounted import wait_for
-from running import Running
+from running import ALL, Running, Unchanged, is_paused, refused
 from test_power import QEMU, power, state, wait_state
 from test_running_crashes import EXPECTED, create_and_die, need_points
-from test_running import ALL, Unchanged, is_paused, refused
 
 MAGIC = b"QEVM"  # QEMU's include/migration/vmstate: QEMU_VM_FILE_MAGIC
 

@@ -20,9 +20,8 @@ import make
 from administer import snapshot_path, wait_idle
 from checks import Skip, equal, need
 from mounted import run, wait_for
-from running import PAGE, Running, administer_bytes, bottom_name, is_ended, same
+from running import PAGE, Running, administer_bytes, bottom_name, is_ended, same, wait_connected
 from test_power import BARE, QEMU, Guest, Monitor, Watched, state, wait_state
-from test_running import wait_connected
 
 HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
 EXTERNAL = "disk-only disk=vda:external disk=vdb:external"

@@ -4,10 +4,8 @@
 import errno
 import json
 import os
-import re
 import shutil
 import socket
-import subprocess
 import tempfile
 
 import checks

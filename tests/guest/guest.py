@@ -13,7 +13,7 @@ import build
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fs"))
 
-from checks import Skip, equal, main, need  # pylint: disable=wrong-import-position,unused-import # noqa: E402,F401
+from checks import Skip, need  # pylint: disable=wrong-import-position # noqa: E402
 
 BLOCK = 4096
 SLOTS = 64

@@ -5,12 +5,12 @@ has to be an instant of its writes, the same one for all disks."""
 import errno
 import json
 import os
-import random as random_module
 import shutil
 import subprocess
 
 import guest
-from guest import assert_one_instant, equal, main, need, point_of
+from guest import assert_one_instant, point_of
+from checks import equal, main, need  # found where guest has looked
 
 import administer  # pylint: disable=wrong-import-order
 import checks

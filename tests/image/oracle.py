@@ -7,7 +7,6 @@ damaged, QemuError says how.
 """
 
 import json
-import os
 import resource
 import shutil
 import subprocess
