@@ -314,12 +314,18 @@ class Sequence:
             try:
                 self.wait_power(world, step.domain if may_be_off else None)
                 self.check(world)
+                # Both read the same whether the guest has moved to a copy or not: which it is, the tree tells.
+                world[step.domain].is_cloned |= step.kind == "copy" and self.is_on_a_copy(step.domain)
                 self.world = world
                 return
             except AssertionError as error:
                 wrong.append(str(error)[:600])
         said = "it was told as done" if code is None else f"it ended with {errno_name(code)}"
         raise AssertionError(f"after a crash in {step} ({said}) neither before nor after holds: {' // '.join(wrong)}")
+
+    def is_on_a_copy(self, name):
+        chains = [administer.layers(self.mount, name, target) for target in self.world[name].disks]
+        return any(os.path.dirname(chain[-1]) == self.mount.elsewhere for chain in chains)
 
     def power(self, name):
         return self.mount.text(name, "state").strip()
