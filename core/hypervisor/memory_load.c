@@ -7,11 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "hypervisor/deadline.h"
+#include "base/monotonic.h"
 #include "hypervisor/migration.h"
 #include "hypervisor/run_state.h"
-
-#include "base/monotonic.h"
 
 /* How far a file was read: QEMU shares our offset. */
 static void look_at_offset(int fd, uint64_t *done, uint64_t *total)
@@ -73,5 +71,7 @@ int memory_load(struct qmp *qmp, int fd, const struct qmp_job_watch *watch, stru
         rc = await_end(qmp, fd, watch, err);
     if (rc == 0) /* -S has it stop, but it is asked for all the same: it may not run before it is told */
         rc = run_state_stop(qmp, watch->timeout_ms, err);
-    return rc;
+    if (rc == 0)
+        rc = run_state_activate_disks(qmp, watch->timeout_ms, err);
+    return rc == -EOPNOTSUPP ? 0 : rc; /* it had them active as soon as all was loaded */
 }

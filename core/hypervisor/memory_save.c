@@ -122,6 +122,12 @@ static int run_as_before(struct qmp *qmp, const struct memory_save_before *befor
         return 0;
     bool migrated = strcmp(now->word, "postmigrate") == 0;
     int rc = 0;
+    if (migrated && !before->running) {
+        rc = run_state_activate_disks(qmp, timeout_ms, err);
+        if (rc != -EOPNOTSUPP)
+            return rc;
+        rc = 0;
+    }
     if (!now->running && (before->running || migrated))
         rc = run_state_continue(qmp, timeout_ms, err);
     /* Whatever became of continuing it, which only gave it its disks back: it must not run on. */

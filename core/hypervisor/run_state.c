@@ -102,6 +102,16 @@ int run_state_continue(struct qmp *qmp, int timeout_ms, struct error *err)
     return rc;
 }
 
+int run_state_activate_disks(struct qmp *qmp, int timeout_ms, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    if (!arguments || json_object_object_add(arguments, "active", json_object_new_boolean(true)) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    struct error why;
+    int rc = qmp_command(qmp, "blockdev-set-active", arguments, timeout_ms, NULL, &why);
+    return rc == 0 || rc == -EOPNOTSUPP ? rc : error_set(err, -rc, "its disks stay inactive: %s", why.text);
+}
+
 int run_state_power_down(struct qmp *qmp, int timeout_ms, struct error *err)
 {
     return qmp_command(qmp, "system_powerdown", NULL, timeout_ms, NULL, err);

@@ -53,6 +53,14 @@ int run_state_stop(struct qmp *qmp, int timeout_ms, struct error *err);
  */
 int run_state_continue(struct qmp *qmp, int timeout_ms, struct error *err);
 
+/*
+ * Takes the disks back that a migration has left, in either direction, and lets the processors stand still.
+ * Until then a QEMU of 10.0 or later ends itself where one of them is written to (its assertions say so).
+ * -EOPNOTSUPP: it has no such command ("blockdev-set-active"; before 10.0). Then disks are active where
+ * memory was loaded; where it was saved, they are when the processors run.
+ */
+int run_state_activate_disks(struct qmp *qmp, int timeout_ms, struct error *err);
+
 /* Presses the power button. Whether and when the guest takes notice is its own business; a stopped one does
  * when it runs again. */
 int run_state_power_down(struct qmp *qmp, int timeout_ms, struct error *err);

@@ -478,6 +478,8 @@ static struct {
     const char *word, *migration;
     bool events, pause, has_fd, ran;
     bool kvm;
+    bool is_10; /* as of 10.0: disks can be activated while it stands still */
+    bool is_inactive, was_continued;
     bool missed_it;  /* it pauses, and does not know that it was cancelled */
     bool restless;   /* its memory is never in step while it runs */
     int passes;      /* over it */
@@ -572,6 +574,7 @@ static bool fake_do(const struct monitor *monitor, const char *command, char *an
             return false;
         fake.migration = "completed";
         fake.word = "postmigrate";
+        fake.is_inactive = true;
     } else if (is(command, "migrate_cancel")) {
         if (fake_migrates())
             fake.migration = "cancelling";
@@ -582,6 +585,12 @@ static bool fake_do(const struct monitor *monitor, const char *command, char *an
         if (is(fake.word, "finish-migrate"))
             return false;
         fake.word = "running";
+        fake.is_inactive = false;
+        fake.was_continued = true;
+    } else if (is(command, "blockdev-set-active") && fake.is_10) {
+        fake.is_inactive = false;
+    } else if (is(command, "blockdev-set-active")) {
+        snprintf(answer, size, "\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"it is not known\"}");
     } else {
         return false;
     }
@@ -625,7 +634,11 @@ static void disconnect(struct qmp *client)
 
 static void assert_fake_is_as_before(bool running)
 {
-    assert_string_equal(fake.word, running ? "running" : "paused");
+    if (!running && fake.is_10 && is(fake.word, "postmigrate"))
+        assert_false(fake.was_continued);
+    else
+        assert_string_equal(fake.word, running ? "running" : "paused");
+    assert_false(fake.is_inactive);
     assert_false(fake_migrates());
     assert_false(fake.events);
     assert_false(fake.pause);
@@ -660,12 +673,13 @@ static int save_all(struct qmp *client, bool live, int timeout_ms, bool give_up,
 }
 
 /* Whatever fails, either the call after it or whoever comes after a crash brings the domain back. */
-static void fail_at_each_command(bool running, bool live, bool give_up)
+static void fail_at_each_command(bool running, bool live, bool give_up, bool is_10)
 {
     for (enum failure failure = 0; failure < FAILURES; failure++) {
         bool failed = true;
         for (int at = 0; failed; at++) {
             fake_reset(running);
+            fake.is_10 = is_10;
             struct qmp *client = connect_to_fake();
             must(memory_save_look(client, LONG_MS, &before, &why));
             assert_int_equal(before.running, running);
@@ -752,8 +766,24 @@ static void test_a_guest_that_outruns_the_copying(void **state)
 
 static void test_failures_at_each_command(void **state)
 {
-    for (int bits = 0; bits < 8; bits++)
-        fail_at_each_command(bits & 1, bits & 2, bits & 4);
+    for (int bits = 0; bits < 16; bits++)
+        fail_at_each_command(bits & 1, bits & 2, bits & 4, bits & 8);
+}
+
+/* A guest that was paused gets its disks back without running for a moment, where that can be had. */
+static void test_a_paused_guest_gets_its_disks_back(void **state)
+{
+    for (int is_10 = 0; is_10 < 2; is_10++) {
+        fake_reset(false);
+        fake.is_10 = is_10;
+        struct qmp *client = connect_to_fake();
+        must(memory_save_look(client, LONG_MS, &before, &why));
+        enum stage stage;
+        must(save_all(client, false, LONG_MS, false, &stage));
+        assert_fake_is_as_before(false);
+        assert_int_equal(fake.was_continued, !is_10);
+        disconnect(client);
+    }
 }
 
 int main(void)
@@ -775,6 +805,7 @@ int main(void)
         cmocka_unit_test(test_when_it_is_copied_live),
         cmocka_unit_test(test_a_cancellation_that_is_missed),
         cmocka_unit_test(test_a_guest_that_outruns_the_copying),
+        cmocka_unit_test(test_a_paused_guest_gets_its_disks_back),
 #ifndef __SANITIZE_THREAD__ /* the sanitizer does not see that an answer orders what the fake has done */
         cmocka_unit_test(test_failures_at_each_command),
 #endif
