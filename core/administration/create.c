@@ -331,6 +331,8 @@ int carry_out_create(struct administration *administration, struct work *work, s
         return r;
     administration_event(administration, work->request->domain, "created snapshot %s", creation.command.name);
     creation_show_mirrors(&creation);
+    if (creation.command.reuse_external)
+        catalog_look(administration->catalog); /* an overlay may have been shown as a domain of its own */
     outcome->serial = creation.serial;
     const char *quiesced = creation.is_quiesced ? ", with its file systems frozen" : "";
     if (asprintf(&outcome->text, "created snapshot %s%s", creation.command.name, quiesced) < 0)

@@ -145,9 +145,16 @@ static int check_definition(const struct scan *scan, const struct domain *domain
     return 0;
 }
 
+/* What the domain is if its files are looked at past some overlays; nobody is shown that. */
+struct imagined {
+    char *const *ignored; /* these */
+    struct domain *domain;
+    struct state_domain *state;
+};
+
 /* Looks at the files of one domain as `state` tells of them. With members_lock held. */
 static int look_at(struct catalog_service *service, struct member *member, struct state_domain *state,
-                   char *const *ignored, struct error *err)
+                   struct imagined *imagined, struct error *err)
 {
     const char *source = locate_source(service->options.locate);
     cleanup(state_paths_free) char **names = calloc(1, sizeof *names), **known = NULL, **raw = NULL;
@@ -162,12 +169,16 @@ static int look_at(struct catalog_service *service, struct member *member, struc
     int r = scan_new(service->options.locate, service->directory, NULL, &scope, &notices, &scan, err);
     if (r == 0)
         r = check_definition(scan, member->domain, err);
-    for (size_t i = 0; r == 0 && i < scan->image_count; i++)
-        if (scan->images[i]->is_remote)
-            scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);
+    for (size_t i = 0; r == 0 && i < scan->image_count; i++) {
+        struct scan_image *image = scan->images[i];
+        if (image->is_remote)
+            image->size = remote_sizes_get(&service->remote_sizes, image->path);
+        if (imagined)
+            image->is_prepared |= state_paths_have(imagined->ignored, image->path);
+    }
     if (r == 0) {
         const struct discover_input input = {
-            .scan = scan, .states = &state, .state_count = 1, .ignored = ignored, .notices = &notices};
+            .scan = scan, .states = &state, .state_count = 1, .notices = &notices};
         r = discover(&input, &discovery);
         if (r < 0)
             error_set(err, -r, "%s", strerror(-r));
@@ -175,46 +186,61 @@ static int look_at(struct catalog_service *service, struct member *member, struc
     struct draft *draft = r == 0 ? draft_of(&discovery, state) : NULL;
     if (r == 0 && !draft)
         r = gone(err);
-    if (r == 0)
+    if (r == 0 && imagined)
+        r = members_imagine(&service->members, source, draft, &imagined->domain, &imagined->state, err);
+    else if (r == 0)
         r = members_replace(&service->members, source, draft, member, &changed, err);
-    if (r == 0 && member->domain->is_incomplete)
+    if (r == 0 && !imagined && member->domain->is_incomplete)
         want_look(service); /* it may have been so for this look only, of which the watcher knows nothing */
     discovery_done(&discovery);
     scan_free(scan);
     return r == 0 && changed ? catalog_publish(service, err) : r;
 }
 
-/* The same as if the overlays `ignored` had never been seen. */
-static int look_past(struct catalog_service *service, struct member *member, char *const *ignored,
+/* The same as if the overlays had never been seen. */
+static int look_past(struct catalog_service *service, struct member *member, struct imagined *imagined,
                      struct error *err)
 {
     struct state_domain *told = NULL;
     if (state_domain_copy(member->state, &told) < 0 ||
-        step_back(member->domain, locate_source(service->options.locate), ignored, told) < 0) {
+        step_back(member->domain, locate_source(service->options.locate), imagined->ignored, told) < 0) {
         state_domain_free(told);
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     }
-    int r = look_at(service, member, told, ignored, err);
-    if (r == 0)
-        member->unsaved = true;
+    int r = look_at(service, member, told, imagined, err);
     state_domain_free(told);
     return r;
 }
 
-int catalog_refresh(struct catalog_service *service, uint64_t domain, char *const *ignored,
-                    struct domain **result, struct state_domain **state, struct error *err)
+int catalog_refresh(struct catalog_service *service, uint64_t domain, struct domain **result,
+                    struct state_domain **state, struct error *err)
 {
     LOCK_MEMBERS(service);
     struct member *member = members_find(&service->members, domain);
     if (!member)
         return gone(err);
-    int r = ignored && *ignored ? look_past(service, member, ignored, err)
-                                : look_at(service, member, member->state, NULL, err);
+    int r = look_at(service, member, member->state, NULL, err);
     if (r == 0 && state && state_domain_copy(member->state, state) < 0)
         r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     if (r == 0 && result)
         *result = domain_ref(member->domain);
     return r;
+}
+
+int catalog_imagine(struct catalog_service *service, uint64_t domain, char *const *ignored,
+                    struct domain **result, struct state_domain **state, struct error *err)
+{
+    struct imagined imagined = {.ignored = ignored};
+    LOCK_MEMBERS(service);
+    struct member *member = members_find(&service->members, domain);
+    if (!member)
+        return gone(err);
+    int r = look_past(service, member, &imagined, err);
+    if (r < 0)
+        return r;
+    *result = imagined.domain;
+    *state = imagined.state;
+    return 0;
 }
 
 /* Where the last flush of the directory failed, the file has been replaced all the same, and whoever reads it
@@ -306,7 +332,21 @@ int catalog_next_serial(struct catalog_service *service, uint64_t *serial, struc
     return store_next_serial(service->options.store, serial, err);
 }
 
-bool catalog_is_backing(struct catalog_service *service, const char *path)
+/* Does an image stand on the file of this one, but for those at the paths `except`? */
+static bool carries(const struct scan *scan, const struct scan_image *below, char *const *except)
+{
+    if (!except || !*except)
+        return below->first->is_backing;
+    for (size_t i = 0; i < scan->image_count; i++) {
+        const struct scan_image *image = scan->images[i];
+        if (image->backing && image->backing->first == below->first && image->first != below->first &&
+            !state_paths_have(except, image->path))
+            return true;
+    }
+    return false;
+}
+
+bool catalog_is_backing(struct catalog_service *service, const char *path, char *const *except)
 {
     unsigned found = 0;
     LOCK_MEMBERS(service);
@@ -315,7 +355,7 @@ bool catalog_is_backing(struct catalog_service *service, const char *path)
         const struct scan_image *image = scan->images[i];
         if (image->data_path && strcmp(image->data_path, path) == 0)
             return true;
-        if (strcmp(image->path, path) == 0 && image->first->is_backing)
+        if (strcmp(image->path, path) == 0 && carries(scan, image, except))
             return true;
     }
     for (size_t i = 0; i < service->members.count; i++) {
