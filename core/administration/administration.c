@@ -101,6 +101,7 @@ void administration_free(struct administration *administration)
         return;
     administration_stop(administration);
     mirrors_free(administration->mirrors);
+    state_paths_free(&administration->needed);
     reclaimer_free(administration->reclaimer);
     for (struct lane *lane = administration->lanes, *next; lane; lane = next) {
         next = lane->next;

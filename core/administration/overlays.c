@@ -102,7 +102,9 @@ int overlays_add(struct overlays *overlays, struct change *change, const struct 
     overlay->blank = place->blank;
     overlay->size = place->size;
     overlay->internal = place->internal;
-    overlay_name_temporary(change->operation, overlays->first + overlays->count, overlay->temporary);
+    size_t index = overlays->first + overlays->count;
+    temporary_name(change->administration, change->operation, index, overlay->temporary);
+    temporary_job(change->operation, index, overlay->job);
     int r = fill(overlays, change, overlay, place, err);
     overlays->count++; /* also where it failed: something is open */
     return r;
@@ -141,6 +143,7 @@ static void add_file(struct overlays *overlays, const struct overlay *overlay, u
         .directory = overlay->directory,
         .directory_path = overlay->directory_path,
         .temporary_name = overlay->temporary,
+        .job = overlay->job,
         .final_name = overlay->final,
         .below = overlay->below_fd,
         .backing_name = overlay->blank ? NULL : overlay->below->path,

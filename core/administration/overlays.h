@@ -7,6 +7,7 @@
 #pragma once
 
 #include "administration/change.h"
+#include "administration/temporary.h"
 #include "administration/undo.h"
 #include "hypervisor/overlay_file.h"
 #include "hypervisor/overlay_name.h"
@@ -23,7 +24,7 @@ struct overlay {
     const struct internal_snapshot *internal; /* what is copied: this one in `below`; NULL: the whole layer */
     enum image_format blank;                  /* no overlay: an empty image of this format; UNKNOWN: not so */
     uint64_t size;                            /* virtual, bytes; 0: as `below` */
-    char temporary[OVERLAY_NAME_SIZE];
+    char temporary[OVERLAY_NAME_SIZE], job[TEMPORARY_JOB_SIZE];
     char final[OVERLAY_NAME_SIZE];
 };
 

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "administration/lane.h"
+#include "administration/leftovers.h"
 #include "administration/memory_removal.h"
 #include "administration/mirror.h"
 #include "administration/reclaim_states.h"
@@ -36,8 +37,8 @@ struct reclaimer {
     pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
     pthread_cond_t changed;
     bool is_woken, is_stopping;
-    bool is_eased; /* what a step had to wait for may be over */
-    bool has_step; /* one runs, or waits */
+    bool is_eased;          /* what a step had to wait for may be over */
+    bool has_step;          /* one runs, or waits */
     struct entry *running;  /* NULL: nothing */
     struct entry **waiting; /* protected by the administration's lock */
     size_t waiting_count;
@@ -335,6 +336,7 @@ static void *thread_run(void *opaque)
 {
     struct reclaimer *reclaimer = opaque;
     unsigned pause = RETRY_FIRST_MS;
+    leftovers_remove_below(reclaimer->administration);
     for (;;) {
         wait(reclaimer, pause);
         pthread_mutex_lock(&reclaimer->lock);

@@ -190,6 +190,9 @@ void store_close(struct store *store);
 
 bool store_is_read_only(const struct store *store);
 
+/* Tells this store from all others; 0 where it is read-only (identity.h). */
+uint64_t store_identity(const struct store *store);
+
 /* The directory for journal_open, borrowed; -1 where nothing can be written and there is none. */
 int store_journal_directory(const struct store *store);
 
