@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "administration/guard.h"
 #include "administration/inside.h"
 #include "administration/lane.h"
 #include "administration/leftovers.h"
@@ -68,6 +69,7 @@ int administration_start(struct administration *administration, struct catalog_s
     leftovers_remove(administration);
     tidy_touched(administration);
     resume_all(administration);
+    guard_drop_all(administration);
     int r = reclaimer_start(administration, &administration->reclaimer, err);
     return r < 0 ? r : mirrors_start(administration, &administration->mirrors, err);
 }

@@ -154,6 +154,8 @@ static int plan_tree(struct creation *creation, struct error *err)
             .reused = creation->command.reuse_external && creation->choice.disks[i].path,
         };
     int r = catalog_next_serial(change->administration->catalog, &creation->serial, err);
+    if (r == 0 && change->work->request->is_guard)
+        change->state->guard = creation->serial;
     return r < 0 ? r
                  : tree_create(change->tree, &change->world.layers, creation->serial, creation->command.name,
                                creation->choice.memory != MEMORY_NO, creation->parts, creation->part_count,

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "administration/guard.h"
 #include "administration/lane.h"
 #include "administration/leftovers.h"
 #include "administration/memory_removal.h"
@@ -349,6 +350,7 @@ static void *thread_run(void *opaque)
             return NULL;
         forget_waiting(reclaimer);
         bool any = false, must_wait = end_operations(reclaimer);
+        must_wait |= guard_drop_left(reclaimer->administration);
         must_wait |= memory_removal_run(reclaimer->administration);
         while (run_one(reclaimer)) {
             any = true;

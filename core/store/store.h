@@ -125,6 +125,8 @@ struct state_domain {
     bool is_administered;
     uint64_t current;            /* serial; 0: none */
     uint64_t operation;          /* serial of the last journaled operation whose result this is */
+    uint64_t guard;              /* serial of the snapshot that a revert has begun with, which is to go again
+                                    unless the revert happens; 0: none */
     struct state_frozen *hidden; /* contents that were those of deleted snapshots: layers that something
                                     stands on, and internal snapshots that are to be dropped */
     size_t hidden_count;
