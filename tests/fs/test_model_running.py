@@ -385,7 +385,7 @@ class Sequence:
                 domain.set_power(OFF)
         administer.wait_idle(self.mount)
         self.check(self.world)
-        clones = [name for name, domain in self.world.items() if domain.is_clone]  # whose first files stay, as all first files do
+        clones = [name for name, domain in self.world.items() if domain.is_clone]  # whose first files stay, unless they went on in a copy
         first = [f"{name}{end}.qcow2" for name in clones for end in ("", "-vda", "-vdb", "-vdc")]
         model_check.check_home(self.mount, self.world, [*self.initial, *first])
 
