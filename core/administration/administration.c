@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "administration/guard.h"
 #include "administration/inside.h"
 #include "administration/lane.h"
 #include "administration/leftovers.h"
@@ -68,6 +69,7 @@ int administration_start(struct administration *administration, struct catalog_s
     leftovers_remove(administration);
     tidy_touched(administration);
     resume_all(administration);
+    guard_drop_all(administration);
     int r = reclaimer_start(administration, &administration->reclaimer, err);
     return r < 0 ? r : mirrors_start(administration, &administration->mirrors, err);
 }
@@ -101,6 +103,7 @@ void administration_free(struct administration *administration)
         return;
     administration_stop(administration);
     mirrors_free(administration->mirrors);
+    state_paths_free(&administration->needed);
     reclaimer_free(administration->reclaimer);
     for (struct lane *lane = administration->lanes, *next; lane; lane = next) {
         next = lane->next;

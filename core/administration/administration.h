@@ -65,6 +65,7 @@ struct request {
     };
     unsigned disk; /* REQUEST_COPY, REQUEST_PIVOT, REQUEST_ABORT: its position */
     bool use_defaults;
+    bool is_guard;   /* REQUEST_CREATE: for a revert, without which it goes again */
     bool may_launch; /* who asks may have QEMUs started and ended */
     char *words; /* the command as a person would tell it, for jobs/ and events: "mkdir snapshots/upgrade" */
     pid_t pid;   /* who asks; 0: nobody */
@@ -168,5 +169,6 @@ char *administration_defaults(struct administration *administration, const struc
  */
 void administration_make_way(struct administration *administration, const struct frozen *frozen);
 
-/* A frozen file was closed, and options->is_open says so: what waited for that goes on soon. Does not wait. */
+/* A frozen file was closed, and options->is_open says so: what waited for that goes on soon. Does not wait.
+ */
 void administration_was_closed(struct administration *administration);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +52,7 @@ static int take_over_snapshot(const struct snapshot *from, struct state_snapshot
  * it. An implicit domain has no definition that could name another file as active, so that stays to be told
  * by the files.
  */
-static int take_over_disk(struct change *change, const struct disk *disk)
+static int take_over_disk(struct change *change, const struct disk *disk, char *const *reused)
 {
     struct state_disk *state = state_find_disk(change->state, disk->position);
     if (!state || !disk->active || disk->active->remote)
@@ -62,13 +63,14 @@ static int take_over_disk(struct change *change, const struct disk *disk)
     state->active = state->original = NULL;
     if (change->domain->definition && !(state->active = strdup(path)))
         return -ENOMEM;
-    if (!catalog_is_backing(change->administration->catalog, disk->active->path) &&
+    if (!catalog_is_backing(change->administration->catalog, disk->active->path, reused) &&
         !(state->original = strdup(path)))
         return -ENOMEM;
     return 0;
 }
 
-static int take_over(struct change *change)
+/* `reused` are overlays that this change will put on a disk itself. */
+static int take_over(struct change *change, char *const *reused)
 {
     struct state_domain *state = change->state;
     const struct domain *domain = change->domain;
@@ -85,7 +87,7 @@ static int take_over(struct change *change)
     for (size_t i = 0; r == 0 && i < domain->disk_count; i++) {
         const struct state_disk *disk = state_find_disk(state, domain->disks[i].position);
         if (disk && !disk->active && !disk->original) /* also one that was added since */
-            r = take_over_disk(change, &domain->disks[i]);
+            r = take_over_disk(change, &domain->disks[i], reused);
     }
     return r;
 }
@@ -125,6 +127,13 @@ static int check_domain(const struct change *change, struct error *err)
     return 0;
 }
 
+/* As a look calls it: without links on the way. */
+static int add_resolved(char ***paths, const char *path)
+{
+    char real[PATH_MAX];
+    return state_paths_add(paths, realpath(path, real) ? real : path);
+}
+
 /* Overlays that the request is to use as they are: until then they lie on a disk like another program's. */
 static int reused_paths(const struct request *request, char ***paths)
 {
@@ -134,13 +143,41 @@ static int reused_paths(const struct request *request, char ***paths)
          i++) {
         const struct create_disk *disk = &request->create.disks[i];
         if (disk->path)
-            r = state_paths_add(paths, disk->path);
+            r = add_resolved(paths, disk->path);
         if (r == 0 && disk->mirror)
-            r = state_paths_add(paths, disk->mirror);
+            r = add_resolved(paths, disk->mirror);
     }
     if (request->kind == REQUEST_COPY && request->copy.reuse)
-        r = state_paths_add(paths, request->copy.path);
+        r = add_resolved(paths, request->copy.path);
     return r;
+}
+
+/* What such an overlay was taken for is about to go: nobody may be reading it. */
+static int check_unread(const struct change *change, struct error *err)
+{
+    struct catalog *catalog = catalog_service_get(change->administration->catalog);
+    const struct catalog_entry *shown = catalog_find_serial(catalog, change->serial);
+    const struct snapshot *still;
+    int r = 0;
+    for (size_t i = 0; shown && r == 0 && i < shown->domain->snapshot_count; i++) {
+        const struct snapshot *snapshot = shown->domain->snapshots[i];
+        if (administration_is_open(change->administration, snapshot->serial) &&
+            change_find(change, snapshot->serial, &still, NULL) < 0)
+            r = error_set(err, EBUSY,
+                          "a frozen file of snapshot %s, for which the overlay was taken, is open",
+                          snapshot->name);
+    }
+    catalog_put(catalog);
+    return r;
+}
+
+static int look(struct change *change, char *const *reused, struct error *err)
+{
+    struct catalog_service *catalog = change->administration->catalog;
+    if (!reused)
+        return catalog_refresh(catalog, change->serial, &change->domain, &change->before, err);
+    int r = catalog_imagine(catalog, change->serial, reused, &change->domain, &change->before, err);
+    return r < 0 ? r : check_unread(change, err);
 }
 
 static int begin(struct administration *administration, struct work *work, uint64_t domain,
@@ -159,13 +196,13 @@ static int begin(struct administration *administration, struct work *work, uint6
     cleanup(state_paths_free) char **reused = NULL;
     if (work && work->request && reused_paths(work->request, &reused) < 0)
         return out_of_memory(err);
-    r = catalog_refresh(administration->catalog, domain, reused, &change->domain, &change->before, err);
+    r = look(change, reused, err);
     if (r < 0)
         return r;
     r = check_domain(change, err);
     if (r < 0)
         return r;
-    if (state_domain_copy(change->before, &change->state) < 0 || take_over(change) < 0)
+    if (state_domain_copy(change->before, &change->state) < 0 || take_over(change, reused) < 0)
         return out_of_memory(err);
     r = catalog_next_serial(administration->catalog, &change->operation, err);
     if (r < 0)

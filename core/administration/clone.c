@@ -16,6 +16,7 @@
 #include "administration/change.h"
 #include "administration/images.h"
 #include "administration/overlays.h"
+#include "administration/temporary.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "base/text.h"
@@ -233,7 +234,8 @@ static int make_definition(struct cloning *cloning, struct error *err)
     struct stat stat;
     if (write_definition(cloning, &text) < 0)
         return out_of_memory(err);
-    overlay_name_temporary(cloning->change.operation, cloning->overlays.count, cloning->temporary);
+    temporary_name(cloning->change.administration, cloning->change.operation, cloning->overlays.count,
+                   cloning->temporary);
     cloning->definition_fd = openat(cloning->directory, cloning->temporary,
                                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (cloning->definition_fd < 0 || fchmod(cloning->definition_fd, 0644) < 0 ||

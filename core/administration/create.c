@@ -154,6 +154,8 @@ static int plan_tree(struct creation *creation, struct error *err)
             .reused = creation->command.reuse_external && creation->choice.disks[i].path,
         };
     int r = catalog_next_serial(change->administration->catalog, &creation->serial, err);
+    if (r == 0 && change->work->request->is_guard)
+        change->state->guard = creation->serial;
     return r < 0 ? r
                  : tree_create(change->tree, &change->world.layers, creation->serial, creation->command.name,
                                creation->choice.memory != MEMORY_NO, creation->parts, creation->part_count,
@@ -331,6 +333,8 @@ int carry_out_create(struct administration *administration, struct work *work, s
         return r;
     administration_event(administration, work->request->domain, "created snapshot %s", creation.command.name);
     creation_show_mirrors(&creation);
+    if (creation.command.reuse_external)
+        catalog_look(administration->catalog); /* an overlay may have been shown as a domain of its own */
     outcome->serial = creation.serial;
     const char *quiesced = creation.is_quiesced ? ", with its file systems frozen" : "";
     if (asprintf(&outcome->text, "created snapshot %s%s", creation.command.name, quiesced) < 0)

@@ -25,13 +25,16 @@ int image_open(const struct change *change, const struct layer *layer, int *fd, 
                        err);
 }
 
-static bool is_below(const char *path, const struct stat *stat, const char *root)
+static bool is_below(const char *path, const char *root)
 {
     size_t length = strlen(root);
+    return strncmp(path, root, length) == 0 && (path[length] == '/' || !path[length]);
+}
+
+static bool is_directory(const char *path, const struct stat *stat)
+{
     struct stat found;
-    if (strncmp(path, root, length) == 0 && (path[length] == '/' || !path[length]))
-        return true;
-    return lstat(root, &found) == 0 && found.st_dev == stat->st_dev && found.st_ino == stat->st_ino;
+    return lstat(path, &found) == 0 && found.st_dev == stat->st_dev && found.st_ino == stat->st_ino;
 }
 
 int image_open_directory(const struct change *change, const char *path, char **directory_path, int *directory,
@@ -46,9 +49,18 @@ int image_open_directory(const struct change *change, const char *path, char **d
     *directory = open(*directory_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (*directory < 0 || fstat(*directory, &stat) < 0 || !realpath(*directory_path, real))
         return error_set(err, errno, "%s: %m", *directory_path);
-    for (const char *const *at = locate_roots(change->administration->options.locate); *at; at++)
-        if (is_below(real, &stat, *at))
-            return 0;
+    /* What the store keeps is a path that leads there by itself, without links that are the user's. */
+    for (const char *const *at = locate_roots(change->administration->options.locate); *at; at++) {
+        bool is_root = is_directory(*at, &stat);
+        if (!is_root && !is_below(real, *at))
+            continue;
+        char *plain = strdup(is_root ? *at : real);
+        if (!plain)
+            return error_set(err, ENOMEM, "out of memory");
+        free(*directory_path);
+        *directory_path = plain;
+        return 0;
+    }
     return error_set(err, EPERM,
                      "%s: a file there could not be read again: that is neither in the source nor allowed; "
                      "mount with -o allow=%s",

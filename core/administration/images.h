@@ -16,8 +16,8 @@
 int image_open(const struct change *change, const struct layer *layer, int *fd, struct error *err);
 
 /*
- * The directory in which a new file of this absolute path is to lie, opened, and its path, which the caller
- * frees. Errors: EPERM where what lies there could not be read again; ENOENT and others of open.
+ * The directory in which a new file of this absolute path is to lie, opened, and its resolved path, which the
+ * caller frees. Errors: EPERM where what lies there could not be read again; ENOENT and others of open.
  */
 int image_open_directory(const struct change *change, const char *path, char **directory_path, int *directory,
                          struct error *err);

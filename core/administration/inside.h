@@ -45,6 +45,8 @@ struct administration {
     uint64_t last_number;    /* of a job */
     uint64_t *held;          /* domains whose last operation could not be ended (undo.h) */
     size_t held_count;
+    uint64_t first_operation; /* serials of what this process does are greater; set once, by leftovers.c */
+    char **needed;            /* names that operations of before still need; likewise */
     unsigned threads, idle;
     bool is_stopping;
     struct reclaimer *reclaimer;

@@ -11,6 +11,7 @@
 
 #include "administration/images.h"
 #include "administration/room.h"
+#include "administration/temporary.h"
 #include "base/cleanup.h"
 #include "image/vm_state.h"
 #include "io/compression_pipe.h"
@@ -42,15 +43,18 @@ static const struct frozen *image_of(const struct snapshot *snapshot)
 }
 
 /* A file that nobody else sees, and that goes with us. */
-static int open_nameless(const char *directory, struct error *err)
+static int open_nameless(const struct change *change, struct error *err)
 {
+    const char *directory = change_source(change);
     int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
         return fd < 0 ? error_set(err, errno, "%s: %m", directory) : fd;
     cleanup_free char *path = NULL;
-    if (asprintf(&path, "%s/.vmsnapfs-memory-XXXXXX", directory) < 0)
+    char name[OVERLAY_NAME_SIZE];
+    temporary_name(change->administration, change->operation, TEMPORARY_STATE, name);
+    if (asprintf(&path, "%s/%s", directory, name) < 0)
         return path = NULL, error_set(err, ENOMEM, "out of memory");
-    fd = mkostemp(path, O_CLOEXEC);
+    fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_set(err, errno, "%s: %m", directory);
     unlink(path);
@@ -65,7 +69,7 @@ static int copy_out_of_image(struct memory_back *memory, const struct change *ch
     struct work_watch work = {change->administration, change->work, 0, 50};
     if (!frozen)
         return error_set(err, EIO, "the memory of snapshot %s is not in its images", memory->snapshot->name);
-    int fd = open_nameless(change_source(change), err);
+    int fd = open_nameless(change, err);
     if (fd < 0)
         return fd;
     memory->fd = fd;

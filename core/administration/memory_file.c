@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "administration/images.h"
+#include "administration/temporary.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "base/endings.h"
@@ -54,7 +55,7 @@ int memory_file_plan(struct memory_file *file, const struct change *change, cons
     if (asprintf(&any, "%s/", change_source(change)) < 0)
         return any = NULL, error_set(err, ENOMEM, "out of memory");
     file->compression = compression;
-    overlay_name_temporary(change->operation, index, file->temporary);
+    temporary_name(change->administration, change->operation, index, file->temporary);
     int r = image_open_directory(change, path ? path : any, &file->directory_path, &file->directory, err);
     if (r == 0)
         r = path ? take_name(file, path, err) : make_up_name(file, change, snapshot, err);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "administration/mirror_watch.h"
+#include "administration/temporary.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "base/log.h"
@@ -19,7 +20,6 @@
 #include "hypervisor/image_locks.h"
 #include "hypervisor/mirror_target.h"
 #include "hypervisor/overlay_file.h"
-#include "hypervisor/overlay_name.h"
 #include "image/locate.h"
 
 void mirror_name(uint64_t operation, unsigned disk, struct mirror_names *names)
@@ -166,7 +166,7 @@ static void remove_file(const struct change *change, const struct state_mirror *
         return;
     }
     cleanup_close int directory = open(*path ? path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    overlay_name_temporary(mirror->operation, 0, temporary);
+    temporary_name(change->administration, mirror->operation, 0, temporary);
     if (directory >= 0 && overlay_file_undo(directory, temporary, slash + 1, (dev_t)mirror->device,
                                             (ino_t)mirror->inode, &why) < 0)
         log_warning("%s", why.text);

@@ -53,7 +53,9 @@ static int move_home(struct change *change, const struct state_mirror *mirror, c
     if (!path)
         return -ENOMEM;
     state_paths_remove(change->state->left, path);
+    /* One that we made, for a clone or as an earlier copy, goes when nobody needs it. */
     if (disk->original && strcmp(disk->original, path) != 0 &&
+        !state_paths_have(change->state->made, disk->original) &&
         state_paths_add(&change->state->left, disk->original) < 0) {
         free(path);
         return -ENOMEM;

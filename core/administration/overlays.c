@@ -54,93 +54,6 @@ static int take_path(struct overlay *overlay, const struct overlay_place *place,
     return 0;
 }
 
-/* ---- A file that is there ---- */
-
-static void info_drop(const struct image_info **info)
-{
-    image_info_unref(*info);
-}
-
-/* Is what it says to stand on the very file that is frozen, in that format? */
-static int check_backing(const struct change *change, const struct overlay *overlay, const char *path,
-                         const struct image_info *info, struct error *err)
-{
-    cleanup(image_reference_done) struct image_reference reference = {0};
-    struct stat said, below;
-    if (!info->backing_name)
-        return error_set(err, EINVAL,
-                         "%s can't be reused: it has no backing file; it has to be an overlay on %s", path,
-                         overlay->below->path);
-    int r = locate_reference(change->administration->options.locate, path, info->backing_name,
-                             info->backing_format, &reference, err);
-    if (r < 0)
-        return r;
-    if (reference.network || stat(reference.path, &said) < 0 || fstat(overlay->below_fd, &below) < 0 ||
-        said.st_dev != below.st_dev || said.st_ino != below.st_ino)
-        return error_set(err, EINVAL, "%s can't be reused: it lies on %s and not on %s", path, reference.path,
-                         overlay->below->path);
-    if (reference.format != overlay->below->format)
-        return error_set(err, EINVAL, "%s can't be reused: it says that %s is %s, which is %s", path,
-                         overlay->below->path, image_format_name(reference.format),
-                         image_format_name(overlay->below->format));
-    return 0;
-}
-
-/* One that a copy is made into: QEMU wants the very size, and an image of its own. */
-static int check_blank(const struct overlay *overlay, const char *path, const struct image_info *info,
-                       struct error *err)
-{
-    if (info->backing_name)
-        return error_set(err, EINVAL, "%s can't be reused: it lies on %s, and is to get everything", path,
-                         info->backing_name);
-    if (info->data_name)
-        return error_set(err, EINVAL, "%s can't be reused: its data lie in another file", path);
-    return info->size == overlay->size
-               ? 0
-               : error_set(err, EINVAL,
-                           "%s can't be reused: its disk has %llu bytes, and the one to be copied %llu", path,
-                           (unsigned long long)info->size, (unsigned long long)overlay->size);
-}
-
-static int check_blank_raw(const struct overlay *overlay, const char *path, struct error *err)
-{
-    struct stat stat;
-    if (fstat(overlay->reused_fd, &stat) < 0)
-        return error_set(err, errno, "%s: %m", path);
-    return (uint64_t)stat.st_size == overlay->size
-               ? 0
-               : error_set(err, EINVAL,
-                           "%s can't be reused: it has %llu bytes, and the disk to be copied %llu", path,
-                           (unsigned long long)stat.st_size, (unsigned long long)overlay->size);
-}
-
-static int check_reused(const struct change *change, struct overlay *overlay, const char *path,
-                        struct error *err)
-{
-    int r = locate_open(change->administration->options.locate, NULL, path, &overlay->reused_fd, err);
-    if (r < 0)
-        return r;
-    if (overlay->blank == IMAGE_FORMAT_RAW)
-        return check_blank_raw(overlay, path, err);
-    cleanup(info_drop) const struct image_info *info = NULL;
-    r = image_read_info(overlay->reused_fd, path, &info, err);
-    if (r < 0)
-        return error_set(err, EINVAL, "%s can't be reused: it is no sound qcow2 image", path);
-    if (info->size < overlay->below->size)
-        return error_set(err, EINVAL, "%s can't be reused: its disk has %llu bytes, and %s has %llu", path,
-                         (unsigned long long)info->size, overlay->below->path,
-                         (unsigned long long)overlay->below->size);
-    if (info->snapshot_count)
-        return error_set(err, EINVAL, "%s can't be reused: it holds internal snapshots", path);
-    if (overlay->blank == IMAGE_FORMAT_QCOW2)
-        return check_blank(overlay, path, info, err);
-    if (overlay->size && info->size != overlay->size)
-        return error_set(err, EINVAL,
-                         "%s can't be reused: its disk has %llu bytes, and the one to be copied %llu", path,
-                         (unsigned long long)info->size, (unsigned long long)overlay->size);
-    return check_backing(change, overlay, path, info, err);
-}
-
 /* ---- Adding ---- */
 
 static int fill(struct overlays *overlays, struct change *change, struct overlay *overlay,
@@ -162,7 +75,7 @@ static int fill(struct overlays *overlays, struct change *change, struct overlay
         return path = NULL, out_of_memory(err);
     overlay->is_reused = place->reuse && place->path;
     if (overlay->is_reused)
-        r = check_reused(change, overlay, path, err);
+        r = overlay_check_reused(change, overlay, path, place, err);
     return r < 0 || place->aside
                ? r
                : change_add_layer(change, overlay->layer, path_in_store(change_source(change), path),
@@ -183,12 +96,15 @@ int overlays_add(struct overlays *overlays, struct change *change, const struct 
                                 .below_fd = -1,
                                 .claim = -1,
                                 .directory = -1,
-                                .reused_fd = -1};
+                                .reused_fd = -1,
+                                .reused_claim = -1};
     overlay->is_copy = place->copy || place->blank == IMAGE_FORMAT_RAW;
     overlay->blank = place->blank;
     overlay->size = place->size;
     overlay->internal = place->internal;
-    overlay_name_temporary(change->operation, overlays->first + overlays->count, overlay->temporary);
+    size_t index = overlays->first + overlays->count;
+    temporary_name(change->administration, change->operation, index, overlay->temporary);
+    temporary_job(change->operation, index, overlay->job);
     int r = fill(overlays, change, overlay, place, err);
     overlays->count++; /* also where it failed: something is open */
     return r;
@@ -227,6 +143,7 @@ static void add_file(struct overlays *overlays, const struct overlay *overlay, u
         .directory = overlay->directory,
         .directory_path = overlay->directory_path,
         .temporary_name = overlay->temporary,
+        .job = overlay->job,
         .final_name = overlay->final,
         .below = overlay->below_fd,
         .backing_name = overlay->blank ? NULL : overlay->below->path,
@@ -322,7 +239,8 @@ void overlays_done(struct overlays *overlays)
     overlay_files_close(overlays->files, overlays->file_count);
     for (size_t i = 0; i < overlays->count; i++) {
         struct overlay *overlay = &overlays->list[i];
-        int *const fds[] = {&overlay->below_fd, &overlay->claim, &overlay->directory, &overlay->reused_fd};
+        int *const fds[] = {&overlay->below_fd, &overlay->claim, &overlay->directory, &overlay->reused_fd,
+                            &overlay->reused_claim};
         for (size_t j = 0; j < sizeof fds / sizeof *fds; j++)
             if (*fds[j] >= 0)
                 close(*fds[j]);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "administration/change.h"
+#include "administration/temporary.h"
 #include "administration/undo.h"
 #include "hypervisor/overlay_file.h"
 #include "hypervisor/overlay_name.h"
@@ -18,12 +19,12 @@ struct overlay {
     int below_fd, claim, directory;
     char *directory_path;
     bool is_reused; /* it is there already */
-    int reused_fd;
+    int reused_fd, reused_claim;
     bool is_copy;                             /* no overlay: an image of its own, filled by overlays_copy */
     const struct internal_snapshot *internal; /* what is copied: this one in `below`; NULL: the whole layer */
     enum image_format blank;                  /* no overlay: an empty image of this format; UNKNOWN: not so */
     uint64_t size;                            /* virtual, bytes; 0: as `below` */
-    char temporary[OVERLAY_NAME_SIZE];
+    char temporary[OVERLAY_NAME_SIZE], job[TEMPORARY_JOB_SIZE];
     char final[OVERLAY_NAME_SIZE];
 };
 
@@ -52,10 +53,18 @@ struct overlay_place {
 /*
  * Adds one over `below`, and tells the plan of it: layer `id` for disk `disk`. Errors: EBUSY where somebody
  * writes to `below`, with who; EPERM for a place where it could not be read; EEXIST, ENOENT for a path;
- * EINVAL for a file that can't be reused; others of image_open.
+ * EINVAL, EPERM, EBUSY for a file that can't be reused; others of image_open.
  */
 int overlays_add(struct overlays *overlays, struct change *change, const struct layer *below, unsigned disk,
                  uint64_t id, const struct overlay_place *place, struct error *err);
+
+/*
+ * For overlays_add: opens the file that is to be reused, and looks whether it can be (overlay_reuse.c). An
+ * overlay has to stand directly on what is frozen, with nothing on itself; it may be no other domain's, and
+ * where the domain does not run nobody has it open for writing, from now until overlays_done.
+ */
+int overlay_check_reused(const struct change *change, struct overlay *overlay, const char *path,
+                         const struct overlay_place *place, struct error *err);
 
 /* Makes the files under temporary names, copies still empty; errors as overlay_files_make. Then they can be
  * noted. */

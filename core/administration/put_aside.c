@@ -4,13 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "administration/room.h"
+#include "administration/temporary.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "hypervisor/memory_save.h"
@@ -28,7 +28,9 @@ static int choose_place(const struct change *change, char **directory, char **pa
     const char *slash = beside ? strrchr(beside->path, '/') : NULL;
     *directory =
         slash ? strndup(beside->path, (size_t)(slash - beside->path) + 1) : strdup(change_source(change));
-    if (!*directory || asprintf(path, "%s/.vmsnapfs-memory-%" PRIu64, *directory, change->operation) < 0)
+    char name[OVERLAY_NAME_SIZE];
+    temporary_memory_name(change->administration, change->operation, name);
+    if (!*directory || asprintf(path, "%s/%s", *directory, name) < 0)
         return *path = NULL, error_set(err, ENOMEM, "out of memory");
     return 0;
 }

@@ -34,7 +34,7 @@ int reclaim_states_begin(struct reclaim_states *states, const uint64_t *domains,
         states->held[states->held_count++] = domains[i];
     }
     for (size_t i = 0; i < count; i++) {
-        int r = catalog_refresh(catalog, domains[i], NULL, NULL, &states->states[states->count], err);
+        int r = catalog_refresh(catalog, domains[i], NULL, &states->states[states->count], err);
         if (r < 0)
             return r;
         states->count++;

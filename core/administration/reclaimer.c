@@ -8,7 +8,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "administration/guard.h"
 #include "administration/lane.h"
+#include "administration/leftovers.h"
 #include "administration/memory_removal.h"
 #include "administration/mirror.h"
 #include "administration/reclaim_states.h"
@@ -367,6 +369,7 @@ static void *thread_run(void *opaque)
 {
     struct reclaimer *reclaimer = opaque;
     unsigned pause = RETRY_FIRST_MS;
+    leftovers_remove_below(reclaimer->administration);
     for (;;) {
         wait(reclaimer, pause);
         pthread_mutex_lock(&reclaimer->lock);
@@ -379,6 +382,7 @@ static void *thread_run(void *opaque)
             return NULL;
         begin_round(reclaimer);
         bool any = false, must_wait = end_operations(reclaimer);
+        must_wait |= guard_drop_left(reclaimer->administration);
         must_wait |= memory_removal_run(reclaimer->administration);
         while (run_one(reclaimer)) {
             any = true;

@@ -6,13 +6,12 @@
 #include <string.h>
 
 #include "administration/going_back.h"
-#include "administration/made_up_name.h"
+#include "administration/guard.h"
 #include "administration/mirror.h"
 #include "administration/reclaimer.h"
 #include "administration/resume.h"
 #include "base/cleanup.h"
 #include "base/text.h"
-#include "catalog/catalog_hold.h"
 #include "hypervisor/image_locks.h"
 #include "operation/tree_change.h"
 
@@ -131,6 +130,8 @@ static int go_back(struct administration *administration, struct work *work, str
                  : reversion_make(&going.reversion, change, &going.plan, going.snapshot->name, "revert", err);
     if (r == 0)
         r = change_follow_tree(change, err);
+    if (work->request->revert.guard && r == 0)
+        change->state->guard = 0; /* with this commit it stays */
     if (r == 0)
         r = change_commit(change, err);
     if (r < 0)
@@ -157,52 +158,18 @@ static int go_back_or_on(struct administration *administration, struct work *wor
     return error_set(err, told.code, "%.250s; and then: %.250s", told.text, why.text);
 }
 
-/* ---- With a guard: a snapshot of the present first ---- */
-
-static int make_guard(struct administration *administration, struct work *work, uint64_t *serial,
-                      struct error *err)
-{
-    struct request request = {.kind = REQUEST_CREATE, .domain = work->request->domain, .use_defaults = true};
-    struct request *asked = work->request;
-    struct outcome outcome = {0};
-    struct catalog *catalog = catalog_service_get(administration->catalog);
-    const struct catalog_entry *entry = catalog_find_serial(catalog, request.domain);
-    request.create.name = entry ? made_up_name(entry->domain, "guard-") : strdup("guard");
-    catalog_put(catalog);
-    if (!request.create.name)
-        return error_set(err, ENOMEM, "out of memory");
-    work->request = &request;
-    int r = carry_out_create(administration, work, &outcome, err);
-    work->request = asked;
-    work->is_committed = false; /* the revert can still be undone, and this one with it */
-    create_command_done(&request.create);
-    free(outcome.text);
-    *serial = outcome.serial;
-    return r < 0 ? (error_prefix(err, "the guard could not be taken"), r) : 0;
-}
-
-static int drop_guard(struct administration *administration, struct work *work, uint64_t serial)
-{
-    struct request request = {.kind = REQUEST_DELETE, .domain = work->request->domain, .snapshot = serial};
-    struct work dropping = {.request = &request};
-    struct outcome outcome = {0};
-    int r = carry_out_delete(administration, &dropping, &outcome, &(struct error){0});
-    free(outcome.text);
-    return r;
-}
-
 int carry_out_revert(struct administration *administration, struct work *work, struct outcome *outcome,
                      struct error *err)
 {
     uint64_t guard = 0;
     if (work->request->revert.guard) {
-        int r = make_guard(administration, work, &guard, err);
+        int r = guard_take(administration, work, &guard, err);
         if (r < 0)
             return r;
     }
     int r = go_back_or_on(administration, work, outcome, err);
-    if (r < 0 && guard && drop_guard(administration, work, guard) < 0)
-        error_prefix(err, "the guard stays, since it can't be deleted again");
+    if (r < 0 && guard && guard_drop(administration, work->request->domain, guard) < 0)
+        error_prefix(err, "the guard goes as soon as it can be deleted");
     reclaimer_wake(administration->reclaimer);
     return r;
 }

@@ -65,15 +65,16 @@ static int look_at(struct search *search, const FTSENT *entry, struct error *err
     if (entry->fts_statp->st_size < QCOW2_HEAD)
         return 0;
     cleanup_close int fd = open(entry->fts_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || !has_magic(fd) || search->is_known(search->opaque, entry->fts_path))
+    if (fd < 0 || !has_magic(fd) || (search->is_known && search->is_known(search->opaque, entry->fts_path)))
         return 0;
     cleanup(info_drop) const struct image_info *info = image_info_read(fd, entry->fts_path, NULL);
     if (!info)
         return error_set(err, ENOMEM, "out of memory");
     if (leads_to(search, entry->fts_path, info->backing_name, info->backing_format) ||
         leads_to(search, entry->fts_path, info->data_name, "raw"))
-        return error_set(err, EBUSY, "%s, which is in no domain, stands on %s", entry->fts_path,
-                         search->path);
+        return error_set(err, EBUSY,
+                         search->is_known ? "%s, which is in no domain, stands on %s" : "%s stands on %s",
+                         entry->fts_path, search->path);
     return 0;
 }
 

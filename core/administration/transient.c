@@ -15,18 +15,15 @@
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "hypervisor/overlay_file.h"
-#include "hypervisor/overlay_name.h"
-
-/* New layers of the same change have lower ones. */
-#define FIRST_INDEX 100000
 
 int transient_plan(struct transient *transient, const struct change *change, const struct layer *below,
                    unsigned index, struct error *err)
 {
     char name[OVERLAY_NAME_SIZE];
     const char *slash = strrchr(below->path, '/');
-    overlay_name_temporary(change->operation, FIRST_INDEX + (size_t)index, name);
+    temporary_name(change->administration, change->operation, TEMPORARY_OVERLAYS + (size_t)index, name);
     *transient = (struct transient){.below = below};
+    temporary_job(change->operation, TEMPORARY_OVERLAYS + (size_t)index, transient->job);
     if (asprintf(&transient->path, "%.*s/%s", (int)(slash - below->path), below->path, name) < 0)
         return transient->path = NULL, error_set(err, ENOMEM, "out of memory");
     return 0;
@@ -70,6 +67,7 @@ static int fill(const struct transient *transient, const struct change *change, 
     if (r < 0)
         return r;
     file->temporary_name = file->final_name = slash + 1;
+    file->job = transient->job;
     file->backing_name = below->path;
     file->backing_format = image_format_name(below->format);
     file->size_bytes = size;

@@ -8,9 +8,11 @@
 #pragma once
 
 #include "administration/change.h"
+#include "administration/temporary.h"
 
 struct transient {
     char *path; /* of the overlay, temporary */
+    char job[TEMPORARY_JOB_SIZE];
     const struct layer *below;
     bool is_made;
 };

@@ -256,6 +256,8 @@ static int follow(struct change *change, struct state_snapshot **snapshots, size
         if (set_active(change, &tree->disks[i]) < 0)
             return -ENOMEM;
     state->current = tree->current;
+    if (state->guard && !tree_find(change->tree, state->guard))
+        state->guard = 0;
     return 0;
 }
 

@@ -141,7 +141,8 @@ static struct scan_image *topmost(const struct kinship *kinship, struct scan_ima
     struct scan_image *top = active;
     for (size_t i = 0; i < kinship->overlay_count; i++) {
         struct scan_image *image = (struct scan_image *)kinship->overlays[i];
-        if (kin_of(kinship, image)->overlay || !stands_on(kinship, image, active))
+        if (kinship_is_prepared(image) || kin_of(kinship, image)->overlay ||
+            !stands_on(kinship, image, active))
             continue;
         if (top == active || image->identity.mtime_sec > top->identity.mtime_sec ||
             (image->identity.mtime_sec == top->identity.mtime_sec &&

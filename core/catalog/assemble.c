@@ -242,6 +242,7 @@ static int add_administration(struct assembly *assembly)
                               (draft->definition->definition.launch && !draft->definition->distrust));
     domain->is_incomplete = draft->is_incomplete;
     domain->is_administered = assembly->state->is_administered;
+    domain->guard = assembly->state->guard;
     domain->defaults = assembly->state->defaults ? strdup(assembly->state->defaults) : NULL;
     return domain->defaults || !assembly->state->defaults ? add_unneeded(assembly) : -ENOMEM;
 }

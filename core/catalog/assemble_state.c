@@ -230,6 +230,7 @@ static int fill_administration(const struct assembly *assembly, bool is_incomple
         return 0;
     state->current = domain->current ? domain->current->serial : is_incomplete ? known->current : 0;
     state->operation = known->operation;
+    state->guard = known->guard;
     state->defaults = copy_or_null(known->defaults);
     if ((known->defaults && !state->defaults) || copy_known_paths(known->made, &state->made) < 0 ||
         copy_known_paths(known->reused, &state->reused) < 0 ||

@@ -155,6 +155,7 @@ struct held_look {
     struct domain *domain;      /* as the catalog had it at first */
     struct state_domain *state; /* from which the look begins */
     bool is_told;               /* it says something else than the member's: that is to be saved */
+    char *const *ignored;       /* paths of overlays that are looked past; NULL: none */
 };
 
 static void held_look_done(struct held_look *look)
@@ -182,14 +183,17 @@ static int held_look_begin(struct catalog_service *service, uint64_t serial, con
     return 0;
 }
 
-/* What was found is the catalog's from now on. */
-static int held_look_publish(struct held_look *look, struct draft *draft, struct error *err)
+/* What becomes of what was found: called once, with the lock not held. */
+typedef int held_look_end(struct held_look *look, struct draft *draft, void *opaque, struct error *err);
+
+/* It is the catalog's from now on. */
+static int publish(struct held_look *look, struct draft *draft, void *opaque, struct error *err)
 {
     struct catalog_service *service = look->service;
     bool changed = false;
     LOCK_MEMBERS(service);
     struct member *member = members_find(&service->members, look->serial);
-    if (!member || !draft)
+    if (!member)
         return gone(err);
     int r = members_replace(&service->members, locate_source(service->options.locate), draft, member,
                             look->is_told, &changed, err);
@@ -198,7 +202,7 @@ static int held_look_publish(struct held_look *look, struct draft *draft, struct
     return r == 0 && changed ? catalog_publish(service, err) : r;
 }
 
-static int held_look_run(struct held_look *look, char *const *ignored, struct error *err)
+static int held_look_run(struct held_look *look, held_look_end *end, void *opaque, struct error *err)
 {
     struct catalog_service *service = look->service;
     const char *source = locate_source(service->options.locate);
@@ -213,45 +217,78 @@ static int held_look_run(struct held_look *look, char *const *ignored, struct er
     int r = scan_new(service->options.locate, service->directory, NULL, &scope, &notices, &scan, err);
     if (r == 0)
         r = check_definition(scan, look->domain, err);
-    for (size_t i = 0; r == 0 && i < scan->image_count; i++)
-        if (scan->images[i]->is_remote)
-            scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);
+    for (size_t i = 0; r == 0 && i < scan->image_count; i++) {
+        struct scan_image *image = scan->images[i];
+        if (image->is_remote)
+            image->size = remote_sizes_get(&service->remote_sizes, image->path);
+        if (look->ignored)
+            image->is_prepared |= state_paths_have(look->ignored, image->path);
+    }
     if (r == 0) {
         const struct discover_input input = {
-            .scan = scan, .states = &look->state, .state_count = 1, .ignored = ignored, .notices = &notices};
+            .scan = scan, .states = &look->state, .state_count = 1, .notices = &notices};
         r = discover(&input, &discovery);
         if (r < 0)
             error_set(err, -r, "%s", strerror(-r));
     }
+    struct draft *draft = r == 0 ? draft_of(&discovery, look->state) : NULL;
     if (r == 0)
-        r = held_look_publish(look, draft_of(&discovery, look->state), err);
+        r = draft ? end(look, draft, opaque, err) : gone(err);
     discovery_done(&discovery);
     scan_free(scan);
     return r;
 }
 
-int catalog_refresh(struct catalog_service *service, uint64_t domain, char *const *ignored,
-                    struct domain **result, struct state_domain **state, struct error *err)
+int catalog_refresh(struct catalog_service *service, uint64_t domain, struct domain **result,
+                    struct state_domain **state, struct error *err)
 {
     cleanup(held_look_done) struct held_look look = {0};
-    bool steps_back = ignored && *ignored; /* as if these overlays had never been seen */
     int r = held_look_begin(service, domain, NULL, &look, err);
-    if (r == 0 && steps_back &&
-        step_back(look.domain, locate_source(service->options.locate), ignored, look.state) < 0)
-        r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     if (r == 0)
-        r = held_look_run(&look, ignored, err);
+        r = held_look_run(&look, publish, NULL, err);
     if (r < 0)
         return r;
     LOCK_MEMBERS(service);
     struct member *member = members_find(&service->members, domain);
     if (!member)
         return gone(err);
-    member->unsaved |= steps_back;
     if (state && state_domain_copy(member->state, state) < 0)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     if (result)
         *result = domain_ref(member->domain);
+    return 0;
+}
+
+/* What the domain is if its files are looked at past some overlays; nobody is shown that. */
+struct imagined {
+    struct domain *domain;
+    struct state_domain *state;
+};
+
+static int imagine(struct held_look *look, struct draft *draft, void *opaque, struct error *err)
+{
+    struct catalog_service *service = look->service;
+    struct imagined *imagined = opaque;
+    LOCK_MEMBERS(service);
+    return members_imagine(&service->members, locate_source(service->options.locate), draft,
+                           &imagined->domain, &imagined->state, err);
+}
+
+int catalog_imagine(struct catalog_service *service, uint64_t domain, char *const *ignored,
+                    struct domain **result, struct state_domain **state, struct error *err)
+{
+    cleanup(held_look_done) struct held_look look = {0};
+    struct imagined imagined = {0};
+    int r = held_look_begin(service, domain, NULL, &look, err);
+    look.ignored = ignored;
+    if (r == 0 && step_back(look.domain, locate_source(service->options.locate), ignored, look.state) < 0)
+        r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    if (r == 0)
+        r = held_look_run(&look, imagine, &imagined, err);
+    if (r < 0)
+        return r;
+    *result = imagined.domain;
+    *state = imagined.state;
     return 0;
 }
 
@@ -315,7 +352,7 @@ int catalog_show(struct catalog_service *service, const struct state_domain *sta
         return r;
     /* Who asked for the change looks right after it: an error that passes must not show him the old. */
     for (int tries = 0; tries < SHOW_TRIES; tries++) {
-        r = held_look_run(&look, NULL, err);
+        r = held_look_run(&look, publish, NULL, err);
         if (r == 0 ? is_shown(service, state->serial, &shown) : !error_may_pass(r))
             break;
     }
@@ -364,7 +401,21 @@ int catalog_next_serial(struct catalog_service *service, uint64_t *serial, struc
     return store_next_serial(service->options.store, serial, err);
 }
 
-bool catalog_is_backing(struct catalog_service *service, const char *path)
+/* Does an image stand on the file of this one, but for those at the paths `except`? */
+static bool carries(const struct scan *scan, const struct scan_image *below, char *const *except)
+{
+    if (!except || !*except)
+        return below->first->is_backing;
+    for (size_t i = 0; i < scan->image_count; i++) {
+        const struct scan_image *image = scan->images[i];
+        if (image->backing && image->backing->first == below->first && image->first != below->first &&
+            !state_paths_have(except, image->path))
+            return true;
+    }
+    return false;
+}
+
+bool catalog_is_backing(struct catalog_service *service, const char *path, char *const *except)
 {
     unsigned found = 0;
     LOCK_MEMBERS(service);
@@ -373,7 +424,7 @@ bool catalog_is_backing(struct catalog_service *service, const char *path)
         const struct scan_image *image = scan->images[i];
         if (image->data_path && strcmp(image->data_path, path) == 0)
             return true;
-        if (strcmp(image->path, path) == 0 && image->first->is_backing)
+        if (strcmp(image->path, path) == 0 && carries(scan, image, except))
             return true;
     }
     for (size_t i = 0; i < service->members.count; i++) {

@@ -15,12 +15,19 @@ int catalog_hold(struct catalog_service *service, uint64_t domain, struct error 
 void catalog_release(struct catalog_service *service, uint64_t domain);
 
 /*
- * Looks at the files of a held domain, and publishes what is new. Overlays at the absolute paths `ignored`
- * (NULL-terminated, may be NULL) are not taken for another program's: somebody is about to use them. The
- * domain gets a reference, and the copy of its state is the caller's; both may be NULL. Errors: ESTALE, the
- * domain is gone; ENOMEM; what reading the source gives.
+ * Looks at the files of a held domain, and publishes what is new. The domain gets a reference, and the copy
+ * of its state is the caller's; both may be NULL. Errors: ESTALE, the domain is gone; ENOMEM; what reading
+ * the source gives.
  */
-int catalog_refresh(struct catalog_service *service, uint64_t domain, char *const *ignored,
+int catalog_refresh(struct catalog_service *service, uint64_t domain, struct domain **result,
+                    struct state_domain **state, struct error *err);
+
+/*
+ * The same, as if the overlays at the absolute paths `ignored` (NULL-terminated) were not there: somebody is
+ * about to use them, and until then they may have been taken for another program's. Publishes nothing: what
+ * comes of it is shown when it is saved, and if nothing does, all stays as it was.
+ */
+int catalog_imagine(struct catalog_service *service, uint64_t domain, char *const *ignored,
                     struct domain **result, struct state_domain **state, struct error *err);
 
 /*
@@ -50,7 +57,8 @@ void catalog_look(struct catalog_service *service);
 int catalog_next_serial(struct catalog_service *service, uint64_t *serial, struct error *err);
 
 /*
- * Does any image that the last look saw stand on the file at this absolute path, or is it a data file, or in
- * more than one disk? Then whoever first administers a domain that writes to it must not write to it.
+ * Does any image that the last look saw, but for those at the paths `except` (may be NULL), stand on the file
+ * at this absolute path, or is it a data file, or in more than one disk? Then whoever first administers a
+ * domain that writes to it must not write to it.
  */
-bool catalog_is_backing(struct catalog_service *service, const char *path);
+bool catalog_is_backing(struct catalog_service *service, const char *path, char *const *except);

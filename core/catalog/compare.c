@@ -97,7 +97,7 @@ bool domain_is_same(const struct domain *a, const struct domain *b)
         !same_list(a->named_files, b->named_files) || a->disk_count != b->disk_count ||
         a->layer_count != b->layer_count || a->snapshot_count != b->snapshot_count ||
         (a->current ? a->current->serial : 0) != (b->current ? b->current->serial : 0) ||
-        !same_administration(a, b))
+        a->guard != b->guard || !same_administration(a, b))
         return false;
     for (size_t i = 0; i < a->disk_count; i++)
         if (!same_disk(&a->disks[i], &b->disks[i]))
@@ -185,8 +185,9 @@ bool state_is_same(const struct state_domain *a, const struct state_domain *b)
     if (a->serial != b->serial || strcmp(a->name, b->name) != 0 || !same_string(a->uuid, b->uuid) ||
         !same_list(a->files, b->files) || a->disk_count != b->disk_count ||
         a->snapshot_count != b->snapshot_count || a->is_administered != b->is_administered ||
-        a->current != b->current || a->operation != b->operation || !same_list(a->made, b->made) ||
-        !same_list(a->reused, b->reused) || !same_list(a->touched, b->touched) || !same_unneeded(a, b) ||
+        a->current != b->current || a->operation != b->operation || a->guard != b->guard ||
+        !same_list(a->made, b->made) || !same_list(a->reused, b->reused) ||
+        !same_list(a->touched, b->touched) || !same_unneeded(a, b) ||
         !same_string(a->defaults, b->defaults) || !same_list(a->raw, b->raw) ||
         !same_list(a->left, b->left) || !same_mirrors(a, b) ||
         !same_state_list(a->hidden, a->hidden_count, b->hidden, b->hidden_count))

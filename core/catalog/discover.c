@@ -24,7 +24,6 @@ struct search {
     struct image_index index;
     struct state_domain *const *states;
     size_t state_count;
-    char *const *ignored;
     bool *claimed; /* states */
     struct notices *notices;
     struct discovery *discovery;
@@ -98,7 +97,7 @@ static int note_contended(struct search *search, const struct scan_image *base,
     for (size_t i = 0; i < search->kinship.overlay_count; i++) {
         const struct scan_image *image = search->kinship.overlays[i];
         const struct kin *kin = kin_of(&search->kinship, image);
-        if (image == chosen || kin->base != base->first || kin->child)
+        if (image == chosen || kin->base != base->first || kin->child || kinship_is_prepared(image))
             continue;
         struct contended *grown =
             realloc(discovery->contended, (discovery->contended_count + 1) * sizeof *grown);
@@ -388,6 +387,10 @@ static void note_unseen(struct search *search)
                 search->notices, LOG_LEVEL_WARNING,
                 "%s is shown in no domain: it is the backing file of %s, whose chain can't be followed",
                 image->path, kin->child->path);
+        else if (!kin->is_seen && !kin->is_layer && kinship_is_prepared(image))
+            notices_add(search->notices, LOG_LEVEL_INFO,
+                        "%s is shown in no domain: it is empty, and a QEMU writes to %s, on which it stands",
+                        image->path, image->backing->path);
         else if (!kin->is_seen && !kin->is_layer && !kin->child && !kin->base && kinship_is_overlay(image))
             notices_add(search->notices, LOG_LEVEL_INFO,
                         "%s is shown in no domain: it stands on %s, which no definition names", image->path,
@@ -404,11 +407,6 @@ static int run(struct search *search)
     if (r == 0)
         administered_mark(&search->kinship, &search->index, scan->source, search->states,
                           search->state_count);
-    for (char *const *path = search->ignored; r == 0 && path && *path; path++) {
-        struct scan_image *image = image_index_find(&search->index, scan->source, *path);
-        if (image)
-            kin_of(&search->kinship, image)->is_layer = true;
-    }
     for (size_t i = 0; r == 0 && i < scan->definition_count; i++)
         if (scan->definitions[i].is_good)
             r = draft_definition(search, &scan->definitions[i]);
@@ -459,7 +457,6 @@ int discover(const struct discover_input *input, struct discovery *discovery)
         .scan = input->scan,
         .states = input->states,
         .state_count = input->state_count,
-        .ignored = input->ignored,
         .claimed = claimed,
         .notices = input->notices,
         .discovery = &made,

@@ -5,8 +5,9 @@
  * In the words of the contract ("Starting"): a definition makes a domain; so does every other NAME.qcow2 that
  * is nobody's backing file, or that the store knows as a domain. An overlay whose ending says nothing
  * (web1.snap1) belongs to the domain of the first NAME.qcow2, or the first file that a definition names, that
- * is found below it; the topmost one is active. A top that ends in .qcow2 is a domain of its own, like a
- * clone of a gold image, and what it stands on is frozen in it.
+ * is found below it; the topmost one is active, unless a QEMU writes to what it stands on, and not to it. A
+ * top that ends in .qcow2 is a domain of its own, like a clone of a gold image, and what it stands on is
+ * frozen in it.
  *
  * Of a domain that is administered the store says which image is active (administered.h).
  */
@@ -64,8 +65,6 @@ struct discover_input {
     const struct scan *scan;
     struct state_domain *const *states;
     size_t state_count;
-    char *const *ignored; /* absolute paths of overlays that are somebody's plan, and nobody's overlays yet;
-                             NULL-terminated, may be NULL */
     struct notices *notices;
 };
 

@@ -25,6 +25,11 @@ bool kinship_is_overlay(const struct scan_image *image)
            image->backing && ending_of(image->path) == ENDING_MEANINGLESS;
 }
 
+bool kinship_is_prepared(const struct scan_image *image)
+{
+    return image->is_prepared && kinship_is_overlay(image);
+}
+
 /* A file that has a domain of its own, or whose overlays belong to one. */
 static bool is_base(const struct scan_image *image)
 {
@@ -37,7 +42,7 @@ static void find_children(struct kinship *kinship)
         const struct scan_image *image = kinship->scan->images[i];
         if (kinship_is_overlay(image))
             kinship->overlays[kinship->overlay_count++] = image;
-        if (!image->backing || image->backing->first == image->first)
+        if (!image->backing || image->backing->first == image->first || kinship_is_prepared(image))
             continue;
         struct kin *below = kin_of(kinship, image->backing);
         if (!below->child)
@@ -102,7 +107,8 @@ const struct scan_image *kinship_topmost(const struct kinship *kinship, const st
     for (size_t i = 0; i < kinship->overlay_count; i++) {
         const struct scan_image *image = kinship->overlays[i];
         const struct kin *kin = kin_of(kinship, image);
-        if (kin->base != base->first || kin->overlay || kin->is_layer || kinship_contradicts(kinship, image))
+        if (kin->base != base->first || kinship_is_prepared(image) || kin->overlay || kin->is_layer ||
+            kinship_contradicts(kinship, image))
             continue;
         bool image_is_free = !kin->other_child;
         *tops += image_is_free;

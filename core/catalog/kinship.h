@@ -32,6 +32,10 @@ struct kin *kin_of(const struct kinship *kinship, const struct scan_image *image
 /* A file that may be an overlay as virsh makes them: its ending says nothing, and it stands on something. */
 bool kinship_is_overlay(const struct scan_image *image);
 
+/* One that a user has made ready, under the domain's running QEMU, for a snapshot to come: nobody's as yet.
+ */
+bool kinship_is_prepared(const struct scan_image *image);
+
 /* Does the overlay claim another format than the definition of what it stands on tells? Then it is none. */
 bool kinship_contradicts(const struct kinship *kinship, const struct scan_image *overlay);
 

@@ -279,6 +279,20 @@ int members_replace(struct members *members, const char *source, struct draft *d
     return 0;
 }
 
+int members_imagine(struct members *members, const char *source, struct draft *draft, struct domain **domain,
+                    struct state_domain **state, struct error *err)
+{
+    size_t room = ASSEMBLY_ENTRIES_MAX;
+    bool changed;
+    struct member made;
+    int r = make_member(members, source, draft, &room, &made, &changed);
+    if (r < 0)
+        return error_set(err, -r, "%s", strerror(-r));
+    *domain = made.domain;
+    *state = made.state;
+    return 0;
+}
+
 int members_expect(struct members *members, struct state_domain *state)
 {
     struct state_domain **grown =

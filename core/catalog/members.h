@@ -59,6 +59,11 @@ struct member *members_find(struct members *members, uint64_t serial);
 int members_replace(struct members *members, const char *source, struct draft *draft, struct member *member,
                     bool is_told, bool *changed, struct error *err);
 
+/* What members_replace would put in the member's place, for the caller alone: a reference to the domain, and
+ * the state. -ENOMEM. */
+int members_imagine(struct members *members, const char *source, struct draft *draft, struct domain **domain,
+                    struct state_domain **state, struct error *err);
+
 /* Remembers the state, which is taken over, of a domain that is about to be made. -ENOMEM. */
 int members_expect(struct members *members, struct state_domain *state);
 

@@ -278,8 +278,10 @@ int scan_new(const struct locate *locate, int directory, const struct scan *befo
                                : read_names(directory, &names);
     if (r == 0)
         r = scan_names(made, before, &names, scope, notices);
-    if (r == 0)
+    if (r == 0) {
+        scan_mark_prepared(made);
         scan_mark_restless(made);
+    }
     if (r < 0) {
         scan_free(made);
         return error_set(err, -r, "%s: %s", locate_source(locate), strerror(-r));

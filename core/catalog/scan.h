@@ -54,6 +54,8 @@ struct scan_image {
     bool is_empty;                 /* qcow2 with a backing file and no cluster of its own yet */
     bool is_candidate;        /* found by listing a directory, not by what an image or definition names */
     bool is_written;          /* a QEMU had it open for writing when it was looked at */
+    bool is_prepared;         /* an empty overlay that no QEMU has open, on what one writes to: made ready
+                                 for later, and not what the domain writes to now */
     bool is_restless;         /* something stands on it, and it was written to while the scan ran */
     bool is_backing;          /* of some image here; told by `first` for all of the same file */
     bool is_defined;          /* a definition names it as a disk, with this format */

@@ -183,10 +183,10 @@ static bool is_unchanged(const struct scan_image *known, const struct stat *stat
 }
 
 /*
- * Does a QEMU have the file open for writing? It then holds a shared lock on this byte (block/file-posix.c:
- * RAW_LOCK_PERM_BASE + BLK_PERM_WRITE), which an exclusive one would conflict with. Nothing is locked here.
+ * A QEMU that has the file open for writing holds a shared lock on this byte (block/file-posix.c:
+ * RAW_LOCK_PERM_BASE + BLK_PERM_WRITE), which an exclusive one would conflict with.
  */
-static bool is_written_by_qemu(int fd)
+bool scan_is_written(int fd)
 {
     struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 101, .l_len = 1};
     return fcntl(fd, F_OFD_GETLK, &byte) == 0 && byte.l_type != F_UNLCK;
@@ -241,7 +241,7 @@ static int add(struct scan *scan, const struct scan *before, const char *path, e
     struct scan_image *image = image_new(scan, plain_path(scan, fd, path, stat), format, stat);
     if (!image)
         return -ENOMEM;
-    image->is_written = is_written_by_qemu(fd);
+    image->is_written = scan_is_written(fd);
     int r = 0;
     const struct scan_image *known = scan_image_before(before, image);
     if (known && is_unchanged(known, stat)) {

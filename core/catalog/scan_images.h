@@ -36,8 +36,12 @@ void scan_try_again(struct scan *scan, time_t since);
 /* The same for what no image and no definition tells of, where `error` (a negative errno) may pass. */
 void scan_note_unread(struct scan *scan, const struct scan *before, int error);
 
-/* Fills in is_restless; the last step of a scan. */
+/* Fills in is_prepared and is_restless; the last steps of a scan. */
+void scan_mark_prepared(struct scan *scan);
 void scan_mark_restless(struct scan *scan);
+
+/* Does a QEMU have the open file open for writing? Nothing is locked. */
+bool scan_is_written(int fd);
 
 /*
  * The chain from `top` down. Where the next image lies outside the directories that may be read, but `named`

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * Did anything move since a scan? See scan.h. This is what an idle mount does once a second, so it costs one
- * stat a file, and no open unless a file was written to.
+ * stat a file, and no open unless a file was written to, or is an overlay made ready for later.
  */
 #include <fcntl.h>
 #include <unistd.h>
@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "catalog/scan.h"
 #include "catalog/scan_images.h"
+#include "image/frozen_disk.h"
 
 static bool same_time(struct timespec a, struct timespec b)
 {
@@ -34,6 +35,24 @@ static bool data_moved(const struct scan_image *image)
     return !file_identity_same_content(&image->data_identity, &now);
 }
 
+static bool is_written(const struct scan *scan, const struct scan_image *image)
+{
+    char *const named[] = {image->path, NULL}; /* opened once, by whoever may */
+    cleanup_close int fd = -1;
+    return locate_open(scan->locate, named, image->path, &fd, NULL) == 0 && scan_is_written(fd);
+}
+
+/* A QEMU that moves over to an overlay, or that ends, changes no file. */
+static bool prepared_moved(const struct scan *scan, const struct scan_image *image)
+{
+    if (is_written(scan, image))
+        return true;
+    const struct scan_image *below = image->backing;
+    for (unsigned depth = 0; !below->is_written && below->is_prepared && depth < CHAIN_DEPTH_MAX; depth++)
+        below = below->backing;
+    return !is_written(scan, below);
+}
+
 static bool image_moved(const struct scan *scan, struct scan_image *image, bool thoroughly)
 {
     struct stat stat;
@@ -45,6 +64,8 @@ static bool image_moved(const struct scan *scan, struct scan_image *image, bool 
     if (!file_identity_same_file(&image->identity, &now))
         return true;
     if (image->first->is_backing && data_moved(image))
+        return true;
+    if (image->is_prepared && prepared_moved(scan, image))
         return true;
     bool same_content = file_identity_same_content(&image->identity, &now);
     if (same_content && same_time(image->ctime, stat.st_ctim) && !image->is_device && !thoroughly &&
@@ -70,6 +91,24 @@ static bool image_moved(const struct scan *scan, struct scan_image *image, bool 
     image->ctime = stat.st_ctim;
     image->looked_at = time(NULL);
     return false;
+}
+
+/* Also what stands on nothing but such overlays. */
+static bool is_prepared(const struct scan_image *image)
+{
+    for (unsigned depth = 0; image->backing && depth < CHAIN_DEPTH_MAX; depth++, image = image->backing) {
+        if (!image->is_empty || image->is_written || image->backing->is_remote)
+            return false;
+        if (image->backing->is_written)
+            return true;
+    }
+    return false;
+}
+
+void scan_mark_prepared(struct scan *scan)
+{
+    for (size_t i = 0; i < scan->image_count; i++)
+        scan->images[i]->is_prepared = is_prepared(scan->images[i]);
 }
 
 /*

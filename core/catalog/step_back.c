@@ -23,6 +23,12 @@ static void remove_snapshot(struct state_domain *state, size_t index)
         state->current = parent;
 }
 
+/* Nobody has made it his own: it is as it was found. */
+static bool is_untouched(const struct state_snapshot *snapshot)
+{
+    return snapshot->is_protected && !snapshot->description;
+}
+
 /* Was the snapshot found because this overlay stands on the layer that it holds? */
 static bool came_with(const struct state_snapshot *snapshot, unsigned disk, const struct layer *overlay,
                       const char *below)
@@ -46,6 +52,10 @@ static int step_disk_back(const struct disk *disk, const char *source, char *con
         const char *below = path_in_store(source, active->backing->path);
         if (state_paths_have(state->made, overlay) || state_paths_have(state->reused, overlay))
             return 0;
+        for (size_t i = 0; i < state->snapshot_count; i++)
+            if (came_with(&state->snapshots[i], disk->position, active, below) &&
+                !is_untouched(&state->snapshots[i]))
+                return 0;
         for (size_t i = state->snapshot_count; i-- > 0;)
             if (came_with(&state->snapshots[i], disk->position, active, below))
                 remove_snapshot(state, i);

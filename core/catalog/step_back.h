@@ -11,7 +11,8 @@
 /*
  * Changes the state of an administered domain, so that none of the overlays at the absolute paths `planned`
  * is active, and what was taken for a snapshot below it is none. What the domain itself has made or taken as
- * overlay is left alone. -ENOMEM, after which the state is partly changed.
+ * overlay is left alone, and so is a snapshot that somebody has described, or protects no more. -ENOMEM,
+ * after which the state is partly changed.
  */
 int step_back(const struct domain *domain, const char *source, char *const *planned,
               struct state_domain *state);

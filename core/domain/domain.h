@@ -147,6 +147,8 @@ struct domain {
         *by_serial; /* the same, sorted by serial: listings go on after a serial, whatever went meanwhile */
     struct snapshot *current; /* NULL: unknown or none */
     struct snapshot *latest;  /* NULL while there is none */
+    uint64_t
+        guard; /* serial of a snapshot that goes again, unless the revert that it was taken for happens */
 
     /* How it is run; NULL where its definition, a trusted one, does not say. */
     char *qmp, *agent; /* sockets: the monitor of its QEMU, the guest agent */

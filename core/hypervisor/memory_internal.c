@@ -18,8 +18,8 @@ static bool tell_only(void *opaque, uint64_t current, uint64_t total)
     return true;
 }
 
-static int run_job(struct qmp *qmp, const char *command, const struct memory_internal *snapshot,
-                   const char *vmstate, const struct qmp_job_watch *watch, struct error *err)
+static int run_job(struct qmp *qmp, const struct memory_internal *snapshot, const struct qmp_job_watch *watch,
+                   struct error *err)
 {
     struct json_object *devices = json_object_new_array();
     for (size_t i = 0; i < snapshot->device_count; i++)
@@ -27,8 +27,7 @@ static int run_job(struct qmp *qmp, const char *command, const struct memory_int
     cleanup_json struct json_object *arguments = json_object_new_object();
     qmp_add(&arguments, "devices", devices);
     qmp_add_string(&arguments, "tag", snapshot->tag);
-    if (vmstate)
-        qmp_add_string(&arguments, "vmstate", vmstate);
+    qmp_add_string(&arguments, "vmstate", snapshot->vmstate);
     if (!arguments)
         return error_set(err, ENOMEM, "out of memory");
     const struct qmp_job_watch patient = {
@@ -37,7 +36,7 @@ static int run_job(struct qmp *qmp, const char *command, const struct memory_int
         .timeout_ms = watch->stall_ms ? watch->stall_ms : QMP_JOB_STALL_MS,
         .stall_ms = watch->stall_ms,
     };
-    return qmp_job_run(qmp, command, arguments, snapshot->job_id, QMP_JOB_PLAIN, &patient, err);
+    return qmp_job_run(qmp, "snapshot-save", arguments, snapshot->job_id, QMP_JOB_PLAIN, &patient, err);
 }
 
 /* QEMU does not always let a guest go on after a failure. */
@@ -59,66 +58,10 @@ int memory_internal_save(struct qmp *qmp, const struct memory_internal *snapshot
         rc = run_state_query_status(qmp, watch->timeout_ms, &before, err);
     if (rc < 0)
         return rc;
-    rc = run_job(qmp, "snapshot-save", snapshot, snapshot->vmstate, watch, err);
+    rc = run_job(qmp, snapshot, watch, err);
     if (before.running && !qmp_is_dead(qmp)) {
         int going = go_on(qmp, watch->timeout_ms, rc < 0 ? NULL : err);
         rc = rc < 0 ? rc : going;
     }
     return rc;
-}
-
-/* True for what QEMU looks at before it changes anything. Whatever else it says may have come later. */
-static bool was_refused(const char *text)
-{
-    static const char *const refusals[] = {
-        "does not exist in one or more devices",
-        "disk-only snapshot",
-        "does not support snapshots",
-        "No block device node",
-        "vmstate block device",
-        "device is required",
-        "migration process in progress",
-        "CommandNotFound",
-    };
-    if (strstr(text, "Could not load snapshot") || strstr(text, "while loading VM state"))
-        return false;
-    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++)
-        if (strstr(text, refusals[i]))
-            return true;
-    return false;
-}
-
-int memory_internal_load(struct qmp *qmp, const struct memory_internal *snapshot,
-                         const struct qmp_job_watch *watch, bool *broken, struct error *err)
-{
-    struct run_state_answer before;
-    int rc = block_snapshot_check_tag(snapshot->tag, err);
-    if (rc == 0)
-        rc = run_state_query_status(qmp, watch->timeout_ms, &before, err);
-    if (rc < 0)
-        return rc;
-    struct error why = {0};
-    rc = run_job(qmp, "snapshot-load", snapshot, snapshot->vmstate, watch, &why);
-    if (rc == 0) {
-        if (before.running)
-            return go_on(qmp, watch->timeout_ms, err);
-        return run_state_stop(qmp, watch->timeout_ms, err);
-    }
-    if (qmp_is_dead(qmp) || !was_refused(why.text)) {
-        *broken = true;
-        if (!qmp_is_dead(qmp))
-            run_state_stop(qmp, watch->timeout_ms, NULL);
-        return error_set(err, why.code, "%s", why.text);
-    }
-    if (before.running && go_on(qmp, watch->timeout_ms, err) < 0)
-        return error_prefix(err, "after \"%.200s\"", why.text);
-    int code = strstr(why.text, "disk-only snapshot") ? ENOENT : why.code;
-    return error_set(err, code, "%s", why.text);
-}
-
-int memory_internal_delete(struct qmp *qmp, const struct memory_internal *snapshot,
-                           const struct qmp_job_watch *watch, struct error *err)
-{
-    int rc = block_snapshot_check_tag(snapshot->tag, err);
-    return rc < 0 ? rc : run_job(qmp, "snapshot-delete", snapshot, NULL, watch, err);
 }

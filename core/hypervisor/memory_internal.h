@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Memory and disks of a running domain as one internal snapshot, by QEMU's jobs snapshot-save, -load and
- * -delete. The same threads and deadly errors as for qmp.h.
+ * Memory and disks of a running domain as one internal snapshot, by QEMU's job snapshot-save. (It is gone
+ * back to in a new QEMU, administration/memory_back.h.) The same threads and deadly errors as for qmp.h.
  *
- * QEMU does nothing else meanwhile: the guest stands still, and no command is answered before all is written
- * or read. So an answer may take watch.stall_ms instead of watch.timeout_ms; and since QEMU calls a job
+ * QEMU does nothing else meanwhile: the guest stands still, and no command is answered before all is written.
+ * So an answer may take watch.stall_ms instead of watch.timeout_ms; and since QEMU calls a job
  * cancelled that has done all its work, none is: what watch.progress returns does not count.
  */
 #pragma once
@@ -32,16 +32,3 @@ struct memory_internal {
  */
 int memory_internal_save(struct qmp *qmp, const struct memory_internal *snapshot,
                          const struct qmp_job_watch *watch, struct error *err);
-
-/*
- * Goes back to it. The guest runs on where it ran before, and stands still where it did not, whatever it did
- * when it was saved. Errors, after which all is as before: ENOENT where a disk does not have it, or has it
- * without memory; ENODEV, EOPNOTSUPP, EBUSY, EINVAL. `*broken` is set true where the domain may be half in
- * the one and half in the other state: it stands still then, and must not run but after another load.
- */
-int memory_internal_load(struct qmp *qmp, const struct memory_internal *snapshot,
-                         const struct qmp_job_watch *watch, bool *broken, struct error *err);
-
-/* Deletes it from all the disks (`vmstate` is not used). 0 also where none has it. */
-int memory_internal_delete(struct qmp *qmp, const struct memory_internal *snapshot,
-                           const struct qmp_job_watch *watch, struct error *err);

@@ -168,7 +168,7 @@ static int create_in(const struct block_engine *engine, const struct overlay_fil
             .backing_format = files[i].backing_format,
             .size_bytes = files[i].size_bytes,
             .cluster_bytes = files[i].cluster_bytes,
-            .job_id = files[i].temporary_name + 1, /* without its dot: no other operation has this one */
+            .job_id = files[i].job,
         };
     return block_overlay_create_all(engine, specs, count, &watch, err);
 }

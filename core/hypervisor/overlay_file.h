@@ -28,7 +28,8 @@ int overlay_file_reserve(int directory, const char *temporary_name, int below, c
 struct overlay_file {
     int directory;              /* where it is to be */
     const char *directory_path; /* likewise, absolute; only for an engine */
-    const char *temporary_name; /* of overlay_name_temporary */
+    const char *temporary_name; /* that only we use */
+    const char *job;            /* an id that no other operation uses in the engine */
     const char *final_name;     /* of overlay_name_choose; also for texts */
     int below;                  /* the file that it is put on, open */
     const char *backing_name;   /* the rest as in struct block_overlay_spec */

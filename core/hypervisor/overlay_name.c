@@ -82,8 +82,3 @@ int overlay_name_choose(int directory, const char *below, const char *snapshot, 
     memcpy(name, made, sizeof made);
     return 0;
 }
-
-void overlay_name_temporary(uint64_t serial, size_t index, char name[OVERLAY_NAME_SIZE])
-{
-    snprintf(name, OVERLAY_NAME_SIZE, ".vmsnapfs-%" PRIu64 "-%zu", serial, index);
-}

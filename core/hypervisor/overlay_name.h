@@ -28,7 +28,3 @@
 int overlay_name_choose(int directory, const char *below, const char *snapshot, uint64_t serial,
                         const char *const *taken, size_t taken_count, char name[OVERLAY_NAME_SIZE],
                         struct error *err);
-
-/* The temporary name of the `index`th new file of an operation, which only we use:
- * ".vmsnapfs-SERIAL-INDEX". */
-void overlay_name_temporary(uint64_t serial, size_t index, char name[OVERLAY_NAME_SIZE]);

@@ -5,7 +5,8 @@
  * Who needs a layer: snapshots that refer to it or to an internal snapshot in it, domains that write to it,
  * and the layers on top of it, of whatever domain, known or not.
  *
- *   - Needed by nobody: unlinked, if vmsnapfs made it and no definition names it; else left where it is.
+ *   - Needed by nobody: unlinked, if vmsnapfs made it and it is not where a domain begins; else left where it
+ *     is. (A clone begins in a file that was made for it, until it goes on in a copy.)
  *   - Needed by one layer on top and by nothing else: merged with it. Into the lower one, if that is the file
  *     that the domain began with; into the upper one, if that is; else the smaller into the larger. Only if
  * the file that goes is one that may be unlinked: otherwise merging would free nothing.

@@ -207,6 +207,7 @@ int state_domain_copy(const struct state_domain *from, struct state_domain **cop
     made->is_administered = from->is_administered;
     made->current = from->current;
     made->operation = from->operation;
+    made->guard = from->guard;
     if (!copy_string(from->name, &made->name) || !copy_string(from->uuid, &made->uuid) ||
         !copy_string(from->defaults, &made->defaults) || state_paths_copy(from->files, &made->files) < 0 ||
         state_paths_copy(from->made, &made->made) < 0 || state_paths_copy(from->reused, &made->reused) < 0 ||

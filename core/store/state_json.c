@@ -163,6 +163,8 @@ static void write_administration(struct text *text, const struct state_domain *s
 {
     text_printf(text, ",\n \"administered\":{\"current\":%" PRIu64 ",\"operation\":%" PRIu64 ",",
                 state->current, state->operation);
+    if (state->guard)
+        text_printf(text, "\"guard\":%" PRIu64 ",", state->guard);
     write_paths(text, "made", state->made);
     text_append_string(text, ",");
     write_paths(text, "reused", state->reused);
@@ -437,6 +439,8 @@ static void read_administration(struct json_fields *fields, struct json_object *
     state->is_administered = true;
     state->current = json_fields_number(fields, told, "current", SERIAL_MAX);
     state->operation = json_fields_number(fields, told, "operation", SERIAL_MAX);
+    if (!fields->failed && json_object_object_get_ex(told, "guard", NULL))
+        state->guard = json_fields_number(fields, told, "guard", SERIAL_MAX);
     state->made = read_paths(fields, told, "made");
     state->reused = read_paths(fields, told, "reused");
     state->touched = read_paths(fields, told, "touched");

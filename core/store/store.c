@@ -18,6 +18,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "store/identity.h"
 #include "store/lock.h"
 #include "store/replace_file.h"
 #include "store/reserve.h"
@@ -38,6 +39,7 @@ struct store {
     int lock;    /* -1 where read-only */
     bool read_only;
     bool serials_lost; /* the counter could not be read */
+    uint64_t identity; /* 0 where read-only */
     struct serials serials;
     struct reserve reserve;
     uint64_t *damaged; /* serials of the state files that could not be read */
@@ -195,6 +197,7 @@ static int open_content(struct store *store, struct error *err)
     reserve_fill(&store->reserve, 0);
     replace_file_clean(store->top);
     replace_file_clean(store->domains);
+    store->identity = identity_find(store->top);
     /* Who was killed before the flush left names that a power cut could still take back. */
     if (fsync(store->top) < 0 || fsync(store->domains) < 0)
         return error_set(err, errno, "%s: %s", store->path, strerror(errno));
@@ -256,6 +259,11 @@ void store_close(struct store *store)
 bool store_is_read_only(const struct store *store)
 {
     return store->read_only;
+}
+
+uint64_t store_identity(const struct store *store)
+{
+    return store->identity;
 }
 
 int store_journal_directory(const struct store *store)

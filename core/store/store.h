@@ -125,6 +125,8 @@ struct state_domain {
     bool is_administered;
     uint64_t current;            /* serial; 0: none */
     uint64_t operation;          /* serial of the last journaled operation whose result this is */
+    uint64_t guard;              /* serial of the snapshot that a revert has begun with, which is to go again
+                                    unless the revert happens; 0: none */
     struct state_frozen *hidden; /* contents that were those of deleted snapshots: layers that something
                                     stands on, and internal snapshots that are to be dropped */
     size_t hidden_count;
@@ -189,6 +191,9 @@ int store_open(const char *source, bool read_only, struct store **store, struct 
 void store_close(struct store *store);
 
 bool store_is_read_only(const struct store *store);
+
+/* Tells this store from all others; 0 where it is read-only (identity.h). */
+uint64_t store_identity(const struct store *store);
 
 /* The directory for journal_open, borrowed; -1 where nothing can be written and there is none. */
 int store_journal_directory(const struct store *store);

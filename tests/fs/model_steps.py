@@ -22,11 +22,11 @@ SNAPSHOTS_MAX = 8  # of a domain: so many that trees branch, so few that every b
 
 class Step:
     """`told`: for people. `act(mount)` does it and raises OSError, or returns False where a command said no.
-    `apply(world)` changes a copy of the world, `begin(world)` does the first of two operations, where it is two.
+    `apply(world)` changes a copy of the world.
     `unnamed`: the operation makes up a name that the model can't know. `kind`: which of the functions below made it."""
 
-    def __init__(self, told, refusals, act, apply, unnamed=None, begin=None):
-        self.told, self.refusals, self.act, self.apply, self.unnamed, self.begin = told, refusals, act, apply, unnamed, begin
+    def __init__(self, told, refusals, act, apply, unnamed=None):
+        self.told, self.refusals, self.act, self.apply, self.unnamed = told, refusals, act, apply, unnamed
         self.kind = None
 
     def __str__(self):
@@ -169,12 +169,9 @@ class Steps:
             formats = {target: administer.source(mount, domain.name, target)[1] for target in domain.disks}
             refusals = refusals | domain.refusals_create(placeholder, formats, {})
 
-        def begin(world):
-            world[domain.name].create(placeholder, formats, {})
-
         def apply(world):
             if guards:
-                begin(world)
+                world[domain.name].create(placeholder, formats, {})
             world[domain.name].revert(snapshot.serial)
 
         return Step(
@@ -183,7 +180,6 @@ class Steps:
             lambda mount: administer.command_of(mount, domain.name, snapshot.name, "revert", words),
             apply,
             unnamed=(domain.name, placeholder) if guards else None,
-            begin=begin if guards else None,
         )
 
     def rename(self, mount, world, domain):

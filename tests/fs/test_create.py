@@ -3,6 +3,7 @@
 
 import errno
 import itertools
+import json
 import os
 import re
 import struct
@@ -306,6 +307,85 @@ def test_reuse_of_what_was_seen():
         administer.wait_idle(mount)
         equal(domains.byte(mount), 9)
         assert all(os.path.exists(path) for path in overlays), "files of the user's"
+
+
+def laid_on(mount, name, target="vda"):
+    """An overlay beside the images, on what is active."""
+    path = os.path.join(mount.source, name)
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", administer.source(mount, "web1", target)[0], "-F", "qcow2", path)
+    return path
+
+
+def original(mount):
+    """Which file the store knows to be where web1 began."""
+    for entry in os.scandir(os.path.join(mount.source, ".vmsnapfs", "domains")):
+        with open(entry.path, encoding="utf-8") as file:
+            state = json.load(file)
+        if state["name"] == "web1":
+            return state["disks"][0].get("original")
+    raise AssertionError("the store does not know web1")
+
+
+def test_reuse_before_the_first_change():
+    """O2: seen or not, by a path that goes through a link, with an ending that made it a domain: it is used, and all is as if
+    it had lain elsewhere"""
+    for name, wait in (("over", False), ("over", True), ("over.qcow2", True)):
+        with Mounted(domains.web1) as mount:
+            mine = laid_on(mount, name)
+            if wait:
+                wait_for(lambda: mount.snapshots("web1") or "over" in os.listdir(mount.mountpoint), "the overlay to be seen")
+            link = os.path.join(mount.room, "link")
+            os.symlink(mount.source, link)
+            mount.expected.append("is active, and yet it is the backing file")  # until then, with an ending of its own
+            create(mount, f"one disk=vda:external:{link}/{name} reuse-external")
+            equal(sorted(os.listdir(mount.mountpoint)), [".vmsnapfs", "web1"])
+            equal(administer.source(mount, "web1")[0], mine)
+            domains.write(mount, 7)
+            mount.remount()
+            equal((mount.snapshots("web1"), administer.source(mount, "web1")[0]), (["one"], mine))
+            equal((domains.frozen_byte(mount, "one"), domains.byte(mount)), (1, 7))
+            create(mount, f"two disk=vda:external:{link}/more")
+            domains.write(mount, 8)
+            for each in ("one", "two"):
+                os.rmdir(administer.snapshot_path(mount, "web1", each))
+            administer.wait_idle(mount)
+            equal(domains.byte(mount), 8)
+            equal(administer.layers(mount, "web1"), [os.path.join(mount.source, each) for each in ("more", name, "web1.qcow2")])
+            equal(original(mount), "web1.qcow2", "what may be written to: nothing but the overlay stood on it")
+
+
+def test_reuse_refused():
+    """O2: an overlay that is in use, that something stands on, or that is a domain's, is refused, and all stays as it was shown"""
+    with Mounted(domains.web1) as mount:
+        mount.expected.append("is active, and yet it is the backing file")
+        mine = laid_on(mount, "over")
+        wait_for(lambda: mount.snapshots("web1") == ["web1"], "the overlay to be seen")
+        words = f"one disk=vda:external:{mine} reuse-external"
+        found = administer.snapshot_path(mount, "web1", "web1")
+        serial = os.stat(found).st_ino
+        with Unchanged(mount):
+            with domains.Holder(mount, mine):
+                command_refused(errno.EBUSY, mount, "web1", "create", words, ["qemu-nbd"])
+            with open(mount.frozen("web1", "web1"), "rb"):
+                command_refused(errno.EBUSY, mount, "web1", "create", words, ["is open"])
+            os.mkdir(os.path.join(mount.source, "below"))
+            above = os.path.join(mount.source, "below", "above")
+            run("qemu-img", "create", "-q", "-f", "qcow2", "-b", mine, "-F", "qcow2", above)
+            command_refused(errno.EBUSY, mount, "web1", "create", words, ["above"])
+            os.unlink(above)
+            os.rmdir(os.path.dirname(above))
+            equal(os.stat(found).st_ino, serial)
+        with open(os.path.join(found, "description"), "w", encoding="utf-8") as file:
+            file.write("mine now")
+        with Unchanged(mount):
+            command_refused(errno.EINVAL, mount, "web1", "create", words, ["active"])
+        equal(os.stat(found).st_ino, serial)
+        other = laid_on(mount, "other.qcow2")
+        wait_for(lambda: "other" in os.listdir(mount.mountpoint), "the domain of the overlay")
+        below = mount.snapshots("other")[0]
+        os.rename(administer.snapshot_path(mount, "other", below), administer.snapshot_path(mount, "other", "mine"))
+        with Unchanged(mount):
+            command_refused(errno.EPERM, mount, "web1", "create", f"one disk=vda:external:{other} reuse-external", ["other"])
 
 
 def test_atomic():

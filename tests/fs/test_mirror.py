@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -83,6 +84,63 @@ def no_trace(mount, path):
     assert "not being copied" in mount.text("web1", "disks", "vda", "copy")
     if state(mount) == "running":
         assert not any(name.startswith("vm") for name in nodes(mount)), nodes(mount)
+
+
+def test_clone_in_a_copy():
+    """The overlay that was made for a clone goes when the clone goes on in a copy, and nobody needs it; what it lay on stays"""
+    need(QEMU)
+    with Running(("qcow2",)) as mount:
+        mount.start()
+        mount.guest_writes(21)
+        mount.take("one disk-only disk=vda:external")
+        mount.guest_writes(22)
+        administer.command_of(mount, "web1", "one", "clone", "two")
+        mount.off()
+        first = administer.source(mount, "two")[0]
+        with open(os.path.join(mount.source, "web1.json"), encoding="utf-8") as file:
+            launch = json.load(file)["launch"]
+        definition = os.path.join(mount.source, "two.json")
+        with open(definition, encoding="utf-8") as file:
+            content = json.load(file)
+        with open(definition + ".new", "w", encoding="utf-8") as file:
+            json.dump({**content, "launch": launch}, file)
+        os.rename(definition + ".new", definition)
+        wait_for(lambda: can_start(mount, "two"), "the new definition")
+        wait_for(lambda: mount.text("two", "state").strip() == "running", "the clone to run")
+        domains.create(mount, "inner disk-only disk=vda:internal", "two")
+        target = os.path.join(mount.source, "moved.qcow2")
+        command(mount, "two", "disks/vda/copy", target)
+        wait_for(lambda: "ready" in administer.jobs(mount, "two").values(), "the copy")
+        command(mount, "two", "disks/vda/pivot", "1")
+        equal(administer.source(mount, "two")[0], target)
+        administer.wait_idle(mount)
+        assert os.path.exists(first), "a snapshot needs it"
+        same(administer.frozen_bytes(mount, "two", "inner"), mount.frozen_bytes["one"]["vda"], "what the snapshot of the clone holds")
+        os.rmdir(administer.snapshot_path(mount, "two", "inner"))
+        administer.wait_idle(mount)
+        wait_for(lambda: not os.path.exists(first), "the first file, which nobody needs, to be given back")
+        for _ in range(2):
+            equal(json.loads(mount.text("two", "domain.json"))["problem"] or "", "")
+            same(administer.frozen_bytes(mount, "web1", "one"), mount.frozen_bytes["one"]["vda"], "what it lay on")
+            command(mount, "two", "power", "destroy")
+            administer.wait_idle(mount)
+            same(administer.active_bytes(mount, "two"), mount.frozen_bytes["one"]["vda"], "the clone's present")
+            mount.remount()
+            equal(administer.source(mount, "two")[0], target)
+            domains.create(mount, "again disk=vda:external", "two")
+            os.rmdir(administer.snapshot_path(mount, "two", "again"))
+            administer.wait_idle(mount)
+            equal(administer.layers(mount, "two"), [target])
+            command(mount, "two", "power", "start")
+            wait_for(lambda: mount.text("two", "state").strip() == "running", "the clone to run")
+        command(mount, "two", "power", "destroy")
+
+
+def can_start(mount, domain):
+    with contextlib.suppress(OSError):
+        command(mount, domain, "power", "start")
+        return True
+    return False
 
 
 def test_copy_and_pivot():

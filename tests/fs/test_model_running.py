@@ -282,7 +282,6 @@ class Sequence:
             self.mount.mount_again()
         self.mount.arm_clones()
         self.end_copies()
-        self.remove_leftovers()
         self.settle(step, outcome[0], way)
 
     def end_copies(self):
@@ -291,13 +290,6 @@ class Sequence:
                 if "not being copied" not in self.mount.text(name, "disks", target, "copy"):
                     with contextlib.suppress(OSError):  # it has ended by itself
                         administer.command(self.mount, name, f"disks/{target}/abort", "1")
-
-    def remove_leftovers(self):
-        """In a directory that other stores may use, too, a killed daemon's temporary files stay for a day, and hold up merges."""
-        for entry in os.listdir(self.mount.elsewhere):
-            path = os.path.join(self.mount.elsewhere, entry)
-            if entry.startswith(".vmsnapfs-") and subprocess.run(["fuser", "-s", path], capture_output=True, check=False).returncode != 0:
-                os.unlink(path)
 
     def settle(self, step, code, way):
         """Told as done it must have happened; what failed, while the daemon lived, must not have."""
@@ -399,7 +391,7 @@ class Sequence:
                 domain.set_power(OFF)
         administer.wait_idle(self.mount)
         self.check(self.world)
-        clones = [name for name, domain in self.world.items() if domain.is_clone]  # whose first files stay, as all first files do
+        clones = [name for name, domain in self.world.items() if domain.is_clone]  # whose first files stay, unless they went on in a copy
         first = [f"{name}{end}.qcow2" for name in clones for end in ("", "-vda", "-vdb", "-vdc")]
         model_check.check_home(self.mount, self.world, [*self.initial, *first])
 

@@ -11,7 +11,22 @@ import make
 from administer import command_of, command_refused
 from checks import equal
 from domains import Unchanged, byte, create, frozen_byte, take, write
-from mounted import Mounted, wait_for
+from mounted import Mounted, run, wait_for
+from test_running_crashes import need_points
+
+
+def dies(mount, function, *arguments):
+    """The daemon comes to the point of its environment in this call, and is mounted again without one."""
+    try:
+        function(*arguments)
+    except OSError as error:
+        assert error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), error
+    wait_for(lambda: mount.process.poll() is not None, "the daemon to come to its end")
+    mount.kill()
+    run("umount", "--lazy", mount.mountpoint)
+    mount.wait_for_orphans()
+    mount.environment = {}
+    mount.mount()
 
 
 def test_words():
@@ -67,6 +82,35 @@ def test_guard():
             equal((frozen_byte(mount, guard), domains.parents(mount)[guard]), (3, "two"))
             command_of(mount, "web1", guard, "revert", "shutoff")
             equal(byte(mount), 3)
+
+
+def test_guard_and_crashes():
+    """A daemon that is killed anywhere in a revert with `guard`: either both have happened, or neither, and again it works"""
+    need_points()
+    for kind in ("internal", "external"):
+        for point, happened in (("journaled:1", False), ("committed:1", False), ("journaled:2", False), ("committing:2", False), ("committed:2", True)):
+            with Mounted(domains.web1) as mount:
+                domains.chain(mount, ("one", "two"), kind)
+                if kind == "external":
+                    create(mount, "three disk=vda:external")
+                before = domains.parents(mount), domains.current(mount)
+                with open(mount.path("web1", "defaults"), "w", encoding="utf-8") as file:
+                    file.write(f"disk=vda:{kind}\n")
+                mount.unmount()
+                mount.environment = {"VMSNAPFS_TEST_CRASH": point}
+                mount.mount()
+                dies(mount, command_of, mount, "web1", "one", "revert", "guard")
+                administer.wait_idle(mount)
+                guards = set(mount.snapshots("web1")) - set(before[0])
+                what = f"{kind}, killed at {point}"
+                equal(len(guards), int(happened), what)
+                if not happened:
+                    equal((domains.parents(mount), domains.current(mount), byte(mount)), (*before, 3), what)
+                    command_of(mount, "web1", "one", "revert", "guard")
+                    guards = set(mount.snapshots("web1")) - set(before[0])
+                (guard,) = guards
+                mount.remount()
+                equal((domains.current(mount), byte(mount), frozen_byte(mount, guard)), ("one", 1, 3), what)
 
 
 def test_guard_that_is_refused():

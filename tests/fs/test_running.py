@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import signal
+import time
 
 import administer
 import checks
@@ -176,6 +177,37 @@ def test_reused_overlay():
         mount.check()
         mount.take("two disk-only")
         mount.guest_writes(4)
+        mount.check()
+
+
+def test_overlay_made_ready():
+    """An overlay that is laid on the file to which its QEMU writes is nobody's until it is asked for, or the QEMU moves over"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        for number, name in enumerate(("web1.mine", "other")):
+            base = administer.source(mount, "web1", "vda")[0]
+            mine = mount.users_overlay(os.path.join(mount.source, name), base)
+            time.sleep(2.5)  # until a look would have taken it for active
+            equal((administer.source(mount, "web1", "vda")[0], len(mount.snapshots("web1"))), (base, 2 * number))
+            mount.take(f"between{number} disk-only disk=vda:no disk=vdb:internal", ["vdb"])
+            mount.guest_writes(10 + number)
+            mount.take(f"one{number} disk-only reuse-external disk=vda:external:{mine} disk=vdb:no", ["vda"])
+            equal(mount.opened()["vda"], mine)
+            mount.guest_writes(20 + number)
+            mount.check()
+        base = administer.source(mount, "web1", "vda")[0]
+        theirs = mount.users_overlay(os.path.join(mount.source, "web1.theirs"), base)
+        time.sleep(2.5)
+        equal(administer.source(mount, "web1", "vda")[0], base)
+        mount.remember("theirs", ["vda"])
+        with mount.own() as monitor:  # as virsh does
+            file = {"driver": "file", "filename": theirs}
+            monitor.command("blockdev-add", driver="qcow2", node_name="theirs", backing=None, file=file)
+            (node,) = [block["inserted"]["node-name"] for block in monitor.command("query-block") if "d-vda/" in block["qdev"]]
+            monitor.command("blockdev-snapshot", node=node, overlay="theirs")
+        wait_for(lambda: administer.source(mount, "web1", "vda")[0] == theirs, "what another program has moved over to")
+        mount.guest_writes(30)
         mount.check()
 
 

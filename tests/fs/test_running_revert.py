@@ -17,6 +17,7 @@ from checks import equal, need
 from mounted import wait_for
 from running import Running, is_ended
 from test_power import QEMU, Guest, Watched, events, power, redefine, state, wait_state
+from test_running_crashes import EXPECTED, need_points
 
 KINDS = {
     "internal": "disk=vda:internal disk=vdb:internal",
@@ -188,6 +189,35 @@ def test_guard():
         (guard,) = set(mount.snapshots("web1")) - {"one"}
         mount.frozen_bytes[guard] = present
         mount.check()
+
+
+def test_guard_and_crashes():
+    """Killed between the guard and going back, or in the middle of that, the guard goes again and the guest goes on"""
+    need(QEMU)
+    for point in ("committed:1", "saved:1", "launched:1", "committing:2"):
+        need_points()
+        with Running(expected=EXPECTED) as mount:
+            mount.start()
+            mount.guest_writes(40)
+            mount.take("one disk-only disk=vda:external disk=vdb:internal")
+            mount.guest_writes(41)
+            mount.kill()
+            mount.mount_again(VMSNAPFS_TEST_CRASH=point)
+            wait_state(mount, "running")
+            try:
+                back(mount, "one", "guard paused")
+            except OSError as error:
+                assert error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), error
+            wait_for(lambda: mount.process.poll() is not None, "the daemon to come to its end")
+            mount.kill()
+            mount.mount_again()
+            wait_state(mount, "running")
+            wait_for(lambda: mount.snapshots("web1") == ["one"], "the end of the guard")
+            equal((domains.current(mount), domains.parents(mount)), ("one", {"one": None}), point)
+            administer.wait_idle(mount)
+            mount.guest_reads()
+            mount.check()
+            no_leftovers(mount)
 
 
 def test_new_one_does_not_start():

@@ -134,14 +134,6 @@ static int do_internal_save(words arguments, struct error *err)
     return memory_internal_save(engine.qmp, &snapshot, &watch, err);
 }
 
-static int do_internal_load(words arguments, struct error *err)
-{
-    struct memory_internal snapshot = internal(arguments);
-    bool broken = false;
-    int rc = memory_internal_load(engine.qmp, &snapshot, &watch, &broken, err);
-    return broken ? error_prefix(err, "broken") : rc;
-}
-
 /* snapshot TAG NODE... */
 static int do_snapshot(words arguments, struct error *err)
 {
@@ -233,7 +225,6 @@ static const struct {
     {"save-cancel", do_save_cancel, 0},
     {"load", do_load, 1},
     {"internal-save", do_internal_save, 2},
-    {"internal-load", do_internal_load, 2},
     {"snapshot", do_snapshot, 2},
     {"overlay", do_overlay, 2},
     {"mirror", do_mirror, 2},

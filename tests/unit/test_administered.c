@@ -296,21 +296,17 @@ static void an_overlay_that_is_about_to_be_used_is_nobodys(void **unused)
 {
     struct scan_image *base = qcow2("web1.qcow2");
     disk(definition("web1"), "vda", base);
-    overlay("web1.mine", base);
+    struct scan_image *below = overlay("web1.other", base), *mine = overlay("web1.mine", below);
     look();
-    assert_string_equal(chain_of("web1", "vda"), "web1.mine web1.qcow2 ");
-    char *const ignored[] = {(char *)SOURCE "/web1.mine", NULL};
-    const struct discover_input input = {.scan = &source.scan,
-                                         .states = result.states,
-                                         .state_count = result.count,
-                                         .ignored = ignored,
-                                         .notices = &result.notices};
-    struct discovery discovery = {0};
-    assert_int_equal(discover(&input, &discovery), 0);
-    assert_int_equal(discovery.count, 1);
-    assert_int_equal(discovery.drafts[0].disks[0].chain.count, 1);
-    assert_ptr_equal(discovery.drafts[0].disks[0].chain.images[0], base);
-    discovery_done(&discovery);
+    assert_string_equal(chain_of("web1", "vda"), "web1.mine web1.other web1.qcow2 ");
+    mine->is_prepared = true;
+    look();
+    assert_string_equal(chain_of("web1", "vda"), "web1.other web1.qcow2 ");
+    below->is_prepared = true;
+    look();
+    assert_string_equal(chain_of("web1", "vda"), "web1.qcow2 ");
+    assert_string_equal(snapshot_names("web1"), "");
+    assert_null(domain_named("web1")->problem);
 }
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)

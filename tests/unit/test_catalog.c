@@ -606,7 +606,7 @@ static void what_could_not_be_read_for_one_domain_is_looked_at_again(void **unus
     assert_int_equal(catalog_hold(mounted.service, domain, &err), 0);
     failing_read = "db-a.qcow2";
     failing_from = 65536;
-    assert_int_equal(catalog_refresh(mounted.service, domain, NULL, &seen, NULL, &err), 0);
+    assert_int_equal(catalog_refresh(mounted.service, domain, &seen, NULL, &err), 0);
     assert_true(seen->is_incomplete);
     domain_unref(seen);
     wait_for_problem("db", "can't read the snapshot table");
@@ -625,7 +625,7 @@ static void what_was_saved_is_shown_soon_also_where_it_could_not_be_at_once(void
     uint64_t domain = serial_of("db", NULL);
     wait_until_quiet();
     assert_int_equal(catalog_hold(mounted.service, domain, &err), 0);
-    assert_int_equal(catalog_refresh(mounted.service, domain, NULL, NULL, &state, &err), 0);
+    assert_int_equal(catalog_refresh(mounted.service, domain, NULL, &state, &err), 0);
     free(state->snapshots[0].name);
     state->snapshots[0].name = strdup("other");
     failing_open = "db.json";

@@ -55,8 +55,6 @@ static void test_names(void **state)
     int file = open_image_file("web1.taken", O_RDONLY);
     must_fail(overlay_name_choose(file, "web1.img", "new", 7, NULL, 0, name, &why), ENOTDIR);
     close(file);
-    overlay_name_temporary(12, 3, name);
-    assert_string_equal(name, ".vmsnapfs-12-3");
 }
 
 static void test_long_names(void **state)
@@ -204,6 +202,7 @@ static void prepare(struct overlay_file files[2])
         snprintf(backing_names[i], sizeof backing_names[i], "%s", in_folder(name));
         files[i] = (struct overlay_file){.directory = directory,
                                          .temporary_name = temporaries[i],
+                                         .job = temporaries[i] + 1,
                                          .final_name = finals[i],
                                          .below = open_image_file(name, O_RDONLY),
                                          .backing_name = backing_names[i],

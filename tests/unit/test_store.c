@@ -28,6 +28,7 @@ static void administer(struct state_domain *state)
 {
     state->is_administered = true;
     state->current = state->serial + 1;
+    state->guard = state->current;
     state->defaults = copy("quiesce=try\n");
     assert_int_equal(state_paths_add(&state->made, "web1.up\"grade"), 0);
     assert_int_equal(state_paths_add(&state->made, "bytes\xfe"), 0);
