@@ -158,7 +158,9 @@ static void end_command(const struct administered *result)
     const char *said = result->text[0] ? result->text : "done";
     struct text text = {0}, last = {0};
     text_printf(&text, "%s\n", said);
-    control_files_answer(service->controls, result->handle, &text, result->end);
+    /* A write that failed has not moved the place where whoever wrote goes on. */
+    uint64_t end = result->code ? result->end - result->size : result->end;
+    control_files_answer(service->controls, result->handle, &text, end);
     text_append_time(&last, time(NULL), 'T');
     text_printf(&last, "Z %s: %s", result->words, said);
     if (result->code)

@@ -18,7 +18,8 @@ static void end_line(struct xl_scan *scan)
 {
     scan->has_end_line |= is_end_line(scan);
     scan->in_comment = scan->escaped = scan->is_other = false;
-    scan->in_statement = scan->has_equals = scan->wants_value = false;
+    if (scan->depth == 0)
+        scan->in_statement = scan->has_equals = scan->wants_value = false;
     scan->quote = '\0'; /* a text can't go on in the next line, which the parser says */
     scan->matched = 0;
 }

@@ -16,7 +16,7 @@ struct xl_scan {
     unsigned depth;    /* of open lists */
     unsigned matched;  /* letters of `end`, at the beginning of the line */
     bool is_other;     /* there is something else than `end` in the line */
-    bool in_statement; /* something of one stands in the line that is not over yet */
+    bool in_statement; /* something of one stands there that is not over yet */
     bool has_equals;   /* and it has that sign */
     bool wants_value;  /* which was the last thing in it */
     bool has_content;  /* there was anything but blanks and comments */

@@ -206,6 +206,7 @@ static void a_configuration_may_end_where_the_file_is_closed(void **state)
     assert_true(at_close("name = 'x'\n"));
     assert_true(at_close("name = 'x'; # y"));
     assert_true(at_close("disks = [ ',,a' ]"));
+    assert_true(at_close("disks = [\n',,a'\n]"));
     assert_true(at_close("live = 1\nend"));
     assert_true(at_close("name = \n"));   /* the parser's to refuse */
     assert_true(at_close("name = 'x\n")); /* the same */
