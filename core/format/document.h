@@ -55,7 +55,7 @@
  *
  *     name
  *     description     where there is one
- *     state           "shutoff"; "running" or "paused" with memory; "disk-snapshot" without, or if not known
+ *     state           "shutoff"; "running" or "paused" with memory, where it is known; else "disk-snapshot"
  *     parent/name     where there is one
  *     creationTime    in seconds since 1970
  *     memory          always: snapshot "no", "internal", "external", and then the file

@@ -63,14 +63,14 @@ static void element(struct writer *writer, const char *name, const char *value)
         note(writer, xmlTextWriterWriteElement(writer->xml, BAD_CAST name, BAD_CAST plain.data));
 }
 
-/* As libvirt calls it, for which disks alone are a state. */
+/* As libvirt calls it, for which disks alone are a state; NULL where it is not known. */
 static const char *state_of(const struct snapshot *snapshot)
 {
     if (snapshot->state == SNAPSHOT_STATE_SHUTOFF)
         return "shutoff";
     if (!snapshot_has_memory(snapshot))
         return "disk-snapshot";
-    return snapshot->state == SNAPSHOT_STATE_PAUSED ? "paused" : "running";
+    return snapshot->state == SNAPSHOT_STATE_UNKNOWN ? NULL : snapshot_state_name(snapshot->state);
 }
 
 static void write_memory(struct writer *writer, const struct snapshot *snapshot)
@@ -102,13 +102,15 @@ static void write_disk(struct writer *writer, const struct snapshot *snapshot, c
 static void write_snapshot(struct writer *writer, const struct domain *domain,
                            const struct snapshot *snapshot)
 {
+    const char *state = state_of(snapshot);
     char seconds[32];
     snprintf(seconds, sizeof seconds, "%" PRId64, (int64_t)snapshot->created.tv_sec);
     begin(writer, "domainsnapshot");
     element(writer, "name", snapshot->name);
     if (snapshot->description[0])
         element(writer, "description", snapshot->description);
-    element(writer, "state", state_of(snapshot));
+    if (state)
+        element(writer, "state", state);
     if (snapshot->parent) {
         begin(writer, "parent");
         element(writer, "name", snapshot->parent->name);

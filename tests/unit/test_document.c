@@ -308,6 +308,34 @@ static void every_string_of_bytes_stays_valid_in_xml(void **state)
     domain_unref(domain);
 }
 
+static void a_state_is_what_libvirt_calls_it(void **state)
+{
+    static const struct {
+        enum snapshot_state state;
+        uint64_t memory_size;
+        const char *shown;
+    } table[] = {
+        {SNAPSHOT_STATE_SHUTOFF, 0, "<state>shutoff</state>"},
+        {SNAPSHOT_STATE_RUNNING, 0, "<state>disk-snapshot</state>"},
+        {SNAPSHOT_STATE_UNKNOWN, 0, "<state>disk-snapshot</state>"},
+        {SNAPSHOT_STATE_RUNNING, 4096, "<state>running</state>"},
+        {SNAPSHOT_STATE_PAUSED, 4096, "<state>paused</state>"},
+        {SNAPSHOT_STATE_UNKNOWN, 4096, NULL},
+    };
+    struct domain *domain = new_domain();
+    struct snapshot *snapshot = domain->snapshots[0];
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        snapshot->state = table[i].state;
+        snapshot->memory_size = table[i].memory_size;
+        struct text text = {0};
+        document_snapshot_xml(&text, domain, snapshot);
+        assert_int_equal(strstr(text.data, "<state>") != NULL, table[i].shown != NULL);
+        assert_true(!table[i].shown || strstr(text.data, table[i].shown));
+        text_done(&text);
+    }
+    domain_unref(domain);
+}
+
 static void times_that_no_calendar_has_are_null(void **state)
 {
     struct domain *domain = new_domain();
@@ -359,6 +387,7 @@ int main(void)
         cmocka_unit_test(an_empty_domain_is_a_document_too),
         cmocka_unit_test(every_string_of_bytes_stays_valid),
         cmocka_unit_test(every_string_of_bytes_stays_valid_in_xml),
+        cmocka_unit_test(a_state_is_what_libvirt_calls_it),
         cmocka_unit_test(times_that_no_calendar_has_are_null),
         cmocka_unit_test(a_loop_of_layers_ends),
     };
