@@ -144,8 +144,10 @@ static void render_domain(const struct content_source *source, const struct plac
             "           [memory=no|internal|external] [memory-file=PATH] [compress=none|gzip|zstd]\n"
             "           [live] [paused] [disk-only] [quiesce=try|require] [description=\"...\"]\n"
             "\n"
-            "or a JSON document: {\"name\": ..., \"description\": ..., \"disks\": [{\"target\": ..., "
-            "\"snapshot\": ..., \"path\": ...}]}.\n"
+            "or a document: JSON, {\"name\": ..., \"description\": ..., \"disks\": [{\"target\": ..., "
+            "\"snapshot\": ..., \"path\": ...}]};\n"
+            "libvirt's <domainsnapshot>; or lines of xl configuration, name = '...', disks = [',,TARGET'], "
+            "and a line: end.\n"
             "Without a name one is made up. What is left out is as each disk's preset says. A bare mkdir in\n"
             "snapshots/ does what `defaults` says.\n");
         render_last_result(source, place, text);
@@ -315,6 +317,9 @@ static void render_snapshot(const struct content_source *source, const struct pl
         return;
     case SNAPSHOT_JSON:
         document_snapshot(text, place->domain, snapshot);
+        return;
+    case SNAPSHOT_XML:
+        document_snapshot_xml(text, place->domain, snapshot);
         return;
     case SNAPSHOT_STATE:
         text_printf(text, "%s\n", snapshot_state_name(snapshot->state));

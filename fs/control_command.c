@@ -13,18 +13,9 @@
 
 static int parse_create(const char *bytes, size_t length, struct create_command *create, struct error *err)
 {
-    switch (command_document_kind(bytes, length)) {
-    case COMMAND_JSON:
-        return command_document_parse(bytes, length, create, err);
-    case COMMAND_XML:
-    case COMMAND_XL:
-        return error_set(err, EOPNOTSUPP,
-                         "documents in XML and of xl are not read by this version; write words (NAME "
-                         "disk-only …) or a JSON document that begins with {");
-    case COMMAND_WORDS:
-        break;
-    }
-    return command_parse_create(bytes, length, create, err);
+    return command_document_kind(bytes, length) == COMMAND_WORDS
+               ? command_parse_create(bytes, length, create, err)
+               : command_document_parse(bytes, length, create, err);
 }
 
 static int parse_defaults(const char *bytes, size_t length, char **defaults, struct error *err)

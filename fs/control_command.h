@@ -11,8 +11,8 @@
 /*
  * Fills kind, domain, snapshot and the command, which request_free frees; not who asks. `place` is a control
  * file that has commands: any of a snapshot's or a disk's, and `create`, `defaults` and `power`. Errors, with
- * a sentence: EINVAL, ENAMETOOLONG, E2BIG, ENOMEM; EOPNOTSUPP for a document of a kind that is not read. Then
- * the request is untouched.
+ * a sentence: EINVAL, ENAMETOOLONG, E2BIG, ENOMEM; EOPNOTSUPP for what a document's format can say and nobody
+ * does. Then the request is untouched.
  */
 int control_command_parse(const struct place *place, const char *bytes, size_t length,
                           struct request *request, struct error *err);

@@ -20,6 +20,9 @@ struct handle {
     uint64_t shift; /* the text stands at this offset */
     struct text document;
     struct command_document_end document_end;
+    uint64_t document_stop; /* where its last piece ended */
+    bool after_document;    /* one was complete; what follows it may be blank */
+    struct error refused;   /* no more of a document is taken */
 };
 
 struct result {
@@ -247,7 +250,16 @@ uint64_t control_files_open(struct control_files *files, struct text *text)
     return number;
 }
 
-void control_files_close(struct control_files *files, uint64_t number, bool *unfinished)
+/* Only comments after a document are no other document. */
+static const char *missing_in(const struct handle *handle)
+{
+    if (!handle->document.length ||
+        (handle->after_document && command_document_is_empty(&handle->document_end)))
+        return NULL;
+    return command_document_missing(&handle->document_end);
+}
+
+void control_files_close(struct control_files *files, uint64_t number, const char **missing)
 {
     struct handle *closed = NULL;
     pthread_mutex_lock(&files->lock);
@@ -258,7 +270,7 @@ void control_files_close(struct control_files *files, uint64_t number, bool *unf
             break;
         }
     pthread_mutex_unlock(&files->lock);
-    *unfinished = closed && closed->document.length > 0;
+    *missing = closed ? missing_in(closed) : NULL;
     if (closed)
         handle_free(closed);
 }
@@ -270,39 +282,82 @@ static void forget_document(struct handle *handle)
     handle->document_end = (struct command_document_end){0};
 }
 
-int control_files_add(struct control_files *files, uint64_t number, const char *bytes, size_t length,
-                      struct text *document)
+/* Gives the document away. */
+static void take_document(struct handle *handle, struct text *document)
 {
-    int result = -EBADF;
+    *document = handle->document;
+    handle->document = (struct text){0};
+    forget_document(handle);
+    handle->after_document = true;
+}
+
+static int add_piece(struct handle *handle, const char *bytes, size_t length, struct text *document,
+                     struct error *err)
+{
+    int result = -EAGAIN;
+    if (handle->document.length + length > COMMAND_DOCUMENT_BYTES_MAX)
+        return error_set(err, E2BIG, "the document is longer than %d bytes", COMMAND_DOCUMENT_BYTES_MAX);
+    text_append(&handle->document, bytes, length);
+    if (handle->document.failed)
+        return error_set(err, ENOMEM, "out of memory");
+    result = command_document_ends(&handle->document_end, bytes, length, err);
+    if (result == 0)
+        take_document(handle, document);
+    return result;
+}
+
+static int add_locked(struct handle *handle, const char *bytes, size_t length, struct text *document,
+                      struct error *err)
+{
+    if (handle->refused.code)
+        return error_set(err, handle->refused.code, "%s", handle->refused.text);
+    if (!handle->document.length) {
+        enum command_document_kind kind = command_document_kind(bytes, length);
+        if (kind == COMMAND_WORDS && handle->after_document && command_document_is_blank(bytes, length))
+            return -EAGAIN;
+        handle->after_document &= kind != COMMAND_WORDS;
+        handle->document_end.kind = kind;
+        if (kind == COMMAND_WORDS) {
+            text_append(document, bytes, length);
+            return document->failed ? error_set(err, ENOMEM, "out of memory") : 0;
+        }
+    }
+    int result = add_piece(handle, bytes, length, document, err);
+    if (result < 0 && result != -EAGAIN) {
+        error_set(&handle->refused, err->code, "%s; close the file before writing to it again", err->text);
+        forget_document(handle);
+    }
+    return result;
+}
+
+int control_files_add(struct control_files *files, uint64_t number, const char *bytes, size_t length,
+                      uint64_t stop, struct text *document, struct error *err)
+{
+    int result;
     pthread_mutex_lock(&files->lock);
     struct handle *handle = handle_locked(files, number);
     if (handle) {
-        if (handle->document.length + length > COMMAND_DOCUMENT_BYTES_MAX)
-            result = -E2BIG;
-        else {
-            text_append(&handle->document, bytes, length);
-            result = handle->document.failed                                       ? -ENOMEM
-                     : command_document_ends(&handle->document_end, bytes, length) ? 0
-                                                                                   : -EAGAIN;
-        }
-        if (result == 0)
-            text_append(document, handle->document.data, handle->document.length);
-        if (result == 0 && document->failed)
-            result = -ENOMEM;
-        if (result != -EAGAIN)
-            forget_document(handle);
+        handle->document_stop = stop;
+        result = add_locked(handle, bytes, length, document, err);
+    } else {
+        result = error_set(err, EBADF, "the file is not open");
     }
     pthread_mutex_unlock(&files->lock);
     return result;
 }
 
-bool control_files_has_begun(struct control_files *files, uint64_t number)
+bool control_files_flush(struct control_files *files, uint64_t number, struct text *document, uint64_t *stop)
 {
     pthread_mutex_lock(&files->lock);
-    const struct handle *handle = handle_locked(files, number);
-    bool has = handle && handle->document.length > 0;
+    struct handle *handle = handle_locked(files, number);
+    bool complete =
+        handle && handle->document.length && command_document_ends_at_close(&handle->document_end);
+    if (complete) {
+        *stop = handle->document_stop;
+        take_document(handle, document);
+    }
     pthread_mutex_unlock(&files->lock);
-    return has;
+    return complete;
 }
 
 void control_files_answer(struct control_files *files, uint64_t number, struct text *text, uint64_t end)

@@ -55,18 +55,22 @@ void control_files_last_result(struct control_files *files, uint64_t node, struc
 /* Takes over the text that is read, and gives a handle, never 0; 0 where memory ran out. */
 uint64_t control_files_open(struct control_files *files, struct text *text);
 
-/* Closes it. `*unfinished` is set if a document was begun and not completed. */
-void control_files_close(struct control_files *files, uint64_t handle, bool *unfinished);
+/* Closes it. `*missing` is set to what is missing in a document that was begun there, or NULL. Static. */
+void control_files_close(struct control_files *files, uint64_t handle, const char **missing);
 
 /*
- * Another piece of a document. 0 and the whole of it in `*document` (appended) if it is complete with this
- * piece; -EAGAIN if more is to come; -E2BIG, -EBADF, -ENOMEM: what was begun is forgotten.
+ * What was written to a file that takes documents, up to offset `stop`. 0 and in `*document`, which is empty
+ * before and the caller's then: words as they are, or all of a document that is complete with this piece.
+ * -EAGAIN if more is to come, or only blanks came after a document. Errors, with a sentence: E2BIG, EINVAL,
+ * EBADF, ENOMEM; what was begun is forgotten then, and whatever else is written before the file is closed is
+ * refused the same way: it would be the rest of a document, and must not be taken for words.
  */
 int control_files_add(struct control_files *files, uint64_t handle, const char *bytes, size_t length,
-                      struct text *document);
+                      uint64_t stop, struct text *document, struct error *err);
 
-/* Was a document begun, and not completed? */
-bool control_files_has_begun(struct control_files *files, uint64_t handle);
+/* One of those who have the file open closes it. True if a document is complete with that; then as above, and
+ * `*stop` is where its last piece ended. */
+bool control_files_flush(struct control_files *files, uint64_t handle, struct text *document, uint64_t *stop);
 
 /* From now on this is what is read: what the command came to that was written up to offset `end`. Taken over.
  */

@@ -51,9 +51,9 @@ static void reply_opened(fuse_req_t request, uint64_t node, struct fuse_file_inf
     }
     file.fh = service_handle(HANDLE_CONTROL, handle);
     file.direct_io = 1;
-    bool unfinished;
+    const char *missing;
     if (fuse_reply_open(request, &file) == -ENOENT)
-        control_files_close(service->controls, handle, &unfinished);
+        control_files_close(service->controls, handle, &missing);
 }
 
 static void file_is_free(struct control_waiter *waiter, int result)
@@ -140,45 +140,48 @@ void control_requests_read(fuse_req_t request, size_t size, uint64_t offset, uin
 void control_requests_release(fuse_req_t request, fuse_ino_t id, uint64_t handle)
 {
     struct service *service = service_of(request);
-    bool unfinished;
-    control_files_close(service->controls, handle, &unfinished);
+    const char *missing;
+    control_files_close(service->controls, handle, &missing);
     cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
     struct place place;
-    if (unfinished && tree_resolve(catalog, id, &place) == 0)
-        refusals_note(request, &place, "a document written to create", EINVAL,
-                      "the file was closed before the document's last brace; nothing was done");
+    if (missing && tree_resolve(catalog, id, &place) == 0)
+        refusals_note(request, &place, "a document written to create", EINVAL, missing);
     fuse_reply_err(request, 0);
 }
 
 /* --- writing --- */
 
-/* Ends the command and replies: `code` is 0 or a positive errno. */
-static void reply_written(fuse_req_t request, const struct administered *result)
+/* Ends the command: `code` is 0 or a positive errno. */
+static void end_command(const struct administered *result)
 {
     struct service *service = result->service;
     const char *said = result->text[0] ? result->text : "done";
     struct text text = {0}, last = {0};
     text_printf(&text, "%s\n", said);
-    control_files_answer(service->controls, result->handle, &text, result->end);
+    /* A write that failed has not moved the place where whoever wrote goes on. */
+    uint64_t end = result->code ? result->end - result->size : result->end;
+    control_files_answer(service->controls, result->handle, &text, end);
     text_append_time(&last, time(NULL), 'T');
     text_printf(&last, "Z %s: %s", result->words, said);
     if (result->code)
         text_printf(&last, " (%s)", strerrorname_np(result->code));
     text_append_string(&last, "\n");
     control_files_finish(service->controls, result->node, &last);
+}
+
+static void reply_written(fuse_req_t request, const struct administered *result)
+{
+    end_command(result);
     if (result->code == 0)
         fuse_reply_write(request, result->size);
     else
         fuse_reply_err(request, result->code);
 }
 
-/* A command that never comes to the administration. */
-static void refuse(fuse_req_t request, const struct place *place, const struct administered *result)
+static void reply_flushed(fuse_req_t request, const struct administered *result)
 {
-    refusals_note(request, place, result->words, result->code, result->text);
-    control_files_begin(result->service->controls, place->id);
-    invalidator_node(result->service->invalidator, place->id, false);
-    reply_written(request, result);
+    end_command(result);
+    fuse_reply_err(request, result->code);
 }
 
 static void cancel_job(fuse_req_t request, const struct place *place, struct administered *result)
@@ -194,25 +197,6 @@ static void cancel_job(fuse_req_t request, const struct place *place, struct adm
     fuse_reply_err(request, result->code);
 }
 
-/* Gathers a document: 0 and all of it in `document` when it is complete, or when this is none; -EAGAIN when
- * more is to come. */
-static int gather(struct service *service, const struct place *place, uint64_t handle, const char *bytes,
-                  size_t size, struct text *document, struct error *err)
-{
-    bool of_create = place->node.kind == NODE_DOMAIN && place->node.position == DOMAIN_CREATE;
-    if (!of_create || (!control_files_has_begun(service->controls, handle) &&
-                       command_document_kind(bytes, size) != COMMAND_JSON)) {
-        text_append(document, bytes, size);
-        return document->failed ? error_set(err, ENOMEM, "out of memory") : 0;
-    }
-    int result = control_files_add(service->controls, handle, bytes, size, document);
-    if (result == -E2BIG)
-        error_set(err, E2BIG, "the document is longer than %d bytes", COMMAND_DOCUMENT_BYTES_MAX);
-    else if (result != 0 && result != -EAGAIN)
-        error_set(err, -result, "%s", strerror(-result));
-    return result;
-}
-
 /* What a definition launches runs with our rights. */
 static bool may_power(fuse_req_t request)
 {
@@ -220,52 +204,73 @@ static bool may_power(fuse_req_t request)
     return user == geteuid() || user == 0;
 }
 
-void control_requests_write(fuse_req_t request, const struct place *place, const char *bytes, size_t size,
-                            uint64_t offset, uint64_t handle)
+/* All of a command: what was written, or, with `code` and a sentence, why there is none. */
+struct written {
+    const char *bytes;
+    size_t length;
+    int code;
+    struct error err;
+};
+
+static void carry_out(fuse_req_t request, const struct place *place, struct written *written,
+                      const struct administer_reply *reply)
 {
     struct service *service = service_of(request);
-    cleanup_text struct text document = {0}, words = {0};
+    cleanup_text struct text words = {0};
+    control_command_words(place, written->bytes, written->length, &words);
     struct administered result = {
         .service = service,
+        .words = words.failed ? "write" : words.data,
         .node = place->id,
-        .handle = handle,
-        .end = offset + size,
-        .size = size,
+        .handle = reply->handle,
+        .end = reply->end,
+        .size = reply->size,
     };
-    struct error err = {0};
-    int code = 0;
-    bool of_domain = place->node.kind == NODE_DOMAIN;
-    if (service->content.read_only)
-        code = error_set(&err, EROFS, "%s", refusals_read_only());
-    else if (of_domain && place->node.position == DOMAIN_POWER && !may_power(request))
-        code =
-            error_set(&err, EPERM,
-                      "only the user who mounted, and root, start and stop domains, whatever the modes say");
-    else if (place->node.kind != NODE_JOB)
-        code = gather(service, place, handle, bytes, size, &document, &err);
-    if (code == -EAGAIN) {
-        fuse_reply_write(request, size);
-        return;
-    }
-
-    bool gathered = document.length > 0;
-    control_command_words(place, gathered ? document.data : bytes, gathered ? document.length : size, &words);
-    result.words = words.failed ? "write" : words.data;
+    int code = written->code;
     if (code == 0 && place->node.kind == NODE_JOB) {
         cancel_job(request, place, &result);
         return;
     }
     struct request asked = {0};
     if (code == 0)
-        code = control_command_parse(place, document.data, document.length, &asked, &err);
+        code = control_command_parse(place, written->bytes, written->length, &asked, &written->err);
     asked.may_launch = may_power(request);
-    if (code != 0) {
+    control_files_begin(service->controls, place->id);
+    if (code != 0) { /* it never comes to the administration */
         result.code = -code;
-        result.text = err.text;
-        refuse(request, place, &result);
+        result.text = written->err.text;
+        refusals_note(request, place, result.words, result.code, result.text);
+        invalidator_node(service->invalidator, place->id, false);
+        reply->send(request, &result);
         return;
     }
-    control_files_begin(service->controls, place->id);
+    administer(request, &asked, result.words, reply);
+}
+
+void control_requests_write(fuse_req_t request, const struct place *place, const char *bytes, size_t size,
+                            uint64_t offset, uint64_t handle)
+{
+    struct service *service = service_of(request);
+    cleanup_text struct text document = {0};
+    struct written written = {.bytes = bytes, .length = size};
+    bool of_domain = place->node.kind == NODE_DOMAIN;
+    if (service->content.read_only)
+        written.code = error_set(&written.err, EROFS, "%s", refusals_read_only());
+    else if (of_domain && place->node.position == DOMAIN_POWER && !may_power(request))
+        written.code =
+            error_set(&written.err, EPERM,
+                      "only the user who mounted, and root, start and stop domains, whatever the modes say");
+    else if (of_domain && place->node.position == DOMAIN_CREATE)
+        written.code =
+            control_files_add(service->controls, handle, bytes, size, offset + size, &document, &written.err);
+    if (written.code == -EAGAIN) {
+        fuse_reply_write(request, size);
+        return;
+    }
+    if (document.length) {
+        written.bytes = document.data;
+        written.length = document.length;
+    }
     const struct administer_reply reply = {
         .send = reply_written,
         .node = place->id,
@@ -273,5 +278,26 @@ void control_requests_write(fuse_req_t request, const struct place *place, const
         .end = offset + size,
         .size = size,
     };
-    administer(request, &asked, result.words, &reply);
+    carry_out(request, place, &written, &reply);
+}
+
+/* Lines of xl configuration are complete when who wrote them closes the file. Shells flush before they write,
+ * too, and ignore what comes of it: a document that was begun may go on. */
+void control_requests_flush(fuse_req_t request, fuse_ino_t id, uint64_t handle)
+{
+    struct service *service = service_of(request);
+    cleanup_text struct text document = {0};
+    struct administer_reply reply = {.send = reply_flushed, .node = id, .handle = handle};
+    cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
+    struct place place;
+    if (!control_files_flush(service->controls, handle, &document, &reply.end)) {
+        fuse_reply_err(request, 0);
+        return;
+    }
+    if (tree_resolve(catalog, id, &place) != 0) { /* the domain is gone */
+        fuse_reply_err(request, ENOENT);
+        return;
+    }
+    struct written written = {.bytes = document.data, .length = document.length};
+    carry_out(request, &place, &written, &reply);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* Requests about open control files: open, read, write, release. What is common to all files is in
+/* Requests about open control files: open, read, write, flush, release. What is common to all files is in
  * file_requests.c, which hands over what is about these. */
 #pragma once
 
@@ -10,4 +10,5 @@ void control_requests_open(fuse_req_t request, const struct place *place, const 
 void control_requests_read(fuse_req_t request, size_t size, uint64_t offset, uint64_t handle);
 void control_requests_write(fuse_req_t request, const struct place *place, const char *bytes, size_t size,
                             uint64_t offset, uint64_t handle);
+void control_requests_flush(fuse_req_t request, fuse_ino_t id, uint64_t handle);
 void control_requests_release(fuse_req_t request, fuse_ino_t id, uint64_t handle);

@@ -467,10 +467,12 @@ static void do_write(fuse_req_t request, fuse_ino_t id, const char *bytes, size_
                                service_handle_number(file->fh));
 }
 
-/* Shells flush before they write, and ignore what comes of it: a document that was begun may go on. */
 static void do_flush(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *file)
 {
-    fuse_reply_err(request, 0);
+    if (service_handle_kind(file->fh) == HANDLE_CONTROL)
+        control_requests_flush(request, id, service_handle_number(file->fh));
+    else
+        fuse_reply_err(request, 0);
 }
 
 static void do_fsync(fuse_req_t request, fuse_ino_t id, int data_only, struct fuse_file_info *file)

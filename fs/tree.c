@@ -66,6 +66,7 @@ static const struct fixed_entry snapshot_entries[] = {
     {"protected", SNAPSHOT_PROTECTED, ENTRY_CONTROL},
     {"revert", SNAPSHOT_REVERT, ENTRY_CONTROL},
     {"snapshot.json", SNAPSHOT_JSON, ENTRY_FILE},
+    {"snapshot.xml", SNAPSHOT_XML, ENTRY_FILE},
     {"state", SNAPSHOT_STATE, ENTRY_FILE},
     {"unique_bytes", SNAPSHOT_UNIQUE_BYTES, ENTRY_FILE},
     {"parent", SNAPSHOT_PARENT, ENTRY_LINK},

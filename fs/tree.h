@@ -75,6 +75,7 @@ enum snapshot_entry {
     SNAPSHOT_CHILDREN,
     SNAPSHOT_DISKS,
     SNAPSHOT_MEMORY,
+    SNAPSHOT_XML,
     SNAPSHOT_ENTRY_COUNT,
 };
 

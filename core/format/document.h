@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The JSON documents that the tree shows: domain.json and snapshot.json. Pure: from a domain to text, any
- * thread.
+ * The documents that the tree shows: domain.json, snapshot.json and snapshot.xml. Pure: from a domain to
+ * text, any thread.
  *
- * Every key is always there; what is unknown or absent is null. Sizes are bytes. Times are RFC 3339, UTC,
- * with nanoseconds. Keys may be added later, never renamed or removed.
+ * In JSON every key is always there; what is unknown or absent is null. Sizes are bytes. Times are RFC 3339,
+ * UTC, with nanoseconds. Keys may be added later, never renamed or removed.
  *
  * domain.json:
  *
@@ -50,6 +50,18 @@
  *         internal_id, internal_tag
  *                     the snapshot's id and tag in that image; null where external
  *     missing         a list of the domain's disks, by target, that it does not include
+ *
+ * snapshot.xml, as libvirt's <domainsnapshot> (command_xml.h reads it):
+ *
+ *     name
+ *     description     where there is one
+ *     state           "shutoff"; "running" or "paused" with memory, where it is known; else "disk-snapshot"
+ *     parent/name     where there is one
+ *     creationTime    in seconds since 1970
+ *     memory          always: snapshot "no", "internal", "external", and then the file
+ *     disks/disk      every disk of the domain: name, snapshot "no", "internal", "external", and then the
+ *                     format of the overlay; no file is named
+ *     domain/uuid     where the definition has one
  */
 #pragma once
 
@@ -60,3 +72,6 @@
  * each byte that is none, so that the document stays valid. `text->failed` tells where memory ran out. */
 void document_domain(struct text *text, const struct domain *domain);
 void document_snapshot(struct text *text, const struct domain *domain, const struct snapshot *snapshot);
+
+/* The same as XML. What XML can't hold is U+FFFD. */
+void document_snapshot_xml(struct text *text, const struct domain *domain, const struct snapshot *snapshot);

@@ -1,39 +1,58 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* JSON to a command; see command_document.h. */
+/* Documents of three formats; see command_document.h. */
 #include "operation/command_document.h"
 
 #include <ctype.h>
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
-#include "domain/domain.h"
-#include "format/json_parse.h"
+#include "operation/command_json.h"
+#include "operation/command_xl.h"
+#include "operation/command_xml.h"
 
-static const struct json_limits limits = {
-    .bytes = COMMAND_DOCUMENT_BYTES_MAX, .depth = 8, .values = 8 * DOMAIN_DISKS_MAX};
+static const char byte_order_mark[] = "\xef\xbb\xbf";
 
 static bool is_blank(char byte)
 {
     return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
 }
 
-/* "key = value", with a blank before the sign: no option is written so. */
+bool command_document_is_blank(const char *bytes, size_t length)
+{
+    while (length && is_blank(bytes[length - 1]))
+        length--;
+    return length == 0;
+}
+
+static size_t mark_length(const char *bytes, size_t length)
+{
+    size_t mark = sizeof byte_order_mark - 1;
+    return length > mark && memcmp(bytes, byte_order_mark, mark) == 0 ? mark : 0;
+}
+
+/* "key = value": with a blank before the sign, as no option is written, or with a key that is no option. */
 static bool is_assignment(const char *bytes, size_t length)
 {
+    static const char *const keys[] = {"name", "memory_path", "disks", NULL};
     size_t at = 0;
     while (at < length && (isalnum((unsigned char)bytes[at]) || bytes[at] == '_'))
         at++;
     size_t blank = at;
     while (at < length && (bytes[at] == ' ' || bytes[at] == '\t'))
         at++;
-    return blank > 0 && at > blank && at < length && bytes[at] == '=';
+    if (blank == 0 || at == length || bytes[at] != '=')
+        return false;
+    bool is_key = at > blank;
+    for (size_t i = 0; keys[i] && !is_key; i++)
+        is_key = strlen(keys[i]) == blank && memcmp(keys[i], bytes, blank) == 0;
+    return is_key;
 }
 
 enum command_document_kind command_document_kind(const char *bytes, size_t length)
 {
+    size_t mark = mark_length(bytes, length);
+    bytes += mark;
+    length -= mark;
     while (length && is_blank(*bytes)) {
         bytes++;
         length--;
@@ -42,192 +61,88 @@ enum command_document_kind command_document_kind(const char *bytes, size_t lengt
         return COMMAND_JSON;
     if (length && *bytes == '<')
         return COMMAND_XML;
+    if (length && *bytes == '#')
+        return COMMAND_XL;
     return is_assignment(bytes, length) ? COMMAND_XL : COMMAND_WORDS;
 }
 
-bool command_document_ends(struct command_document_end *end, const char *bytes, size_t length)
+static int json_ends(struct command_document_end *end, const char *bytes, size_t length)
 {
-    bool complete = false;
     for (size_t i = 0; i < length; i++) {
         char byte = bytes[i];
-        if (end->in_string) {
-            if (end->escaped)
-                end->escaped = false;
+        if (end->json.in_string) {
+            if (end->json.escaped)
+                end->json.escaped = false;
             else if (byte == '\\')
-                end->escaped = true;
+                end->json.escaped = true;
             else if (byte == '"')
-                end->in_string = false;
+                end->json.in_string = false;
         } else if (byte == '"') {
-            end->in_string = true;
+            end->json.in_string = true;
         } else if (byte == '{' || byte == '[') {
-            end->depth++;
-        } else if ((byte == '}' || byte == ']') && end->depth > 0 && --end->depth == 0) {
-            complete = true;
+            end->json.depth++;
+        } else if ((byte == '}' || byte == ']') && end->json.depth > 0 && --end->json.depth == 0) {
+            end->json.closed = true;
         }
     }
-    return complete;
+    return end->json.closed ? 0 : -EAGAIN;
 }
 
-static int read_string(struct json_object *value, const char *where, const char *key, char **string,
-                       struct error *err)
+int command_document_ends(struct command_document_end *end, const char *bytes, size_t length,
+                          struct error *err)
 {
-    const char *found = json_string_of(value);
-    if (!found)
-        return error_set(err, EINVAL, "%s\"%s\" must be a text in quotes", where, key);
-    *string = strdup(found);
-    return *string ? 0 : error_set(err, ENOMEM, "out of memory");
-}
-
-static int read_bool(struct json_object *value, const char *key, bool *result, struct error *err)
-{
-    if (!json_object_is_type(value, json_type_boolean))
-        return error_set(err, EINVAL, "\"%s\" must be true or false", key);
-    *result = json_object_get_boolean(value);
-    return 0;
-}
-
-/* The index among `names`, up to a NULL, which `known` lists for people. */
-static int read_choice(struct json_object *value, const char *where, const char *key,
-                       const char *const *names, const char *known, int *index, struct error *err)
-{
-    const char *found = json_string_of(value);
-    for (int i = 0; found && names[i]; i++)
-        if (strcmp(found, names[i]) == 0) {
-            *index = i;
-            return 0;
-        }
-    return error_set(err, EINVAL, "%s\"%s\" must be %s", where, key, known);
-}
-
-/* An unknown key as it may stand on a terminal. */
-static const char *shown(const char *key)
-{
-    for (const char *c = key; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            return "(with control characters)";
-    return key;
-}
-
-static const char *const places[] = {"no", "internal", "external", NULL};
-static const char known_places[] = "\"no\", \"internal\" or \"external\"";
-
-static int read_disk(struct json_object *value, size_t index, struct create_disk *disk, struct error *err)
-{
-    char where[32];
-    snprintf(where, sizeof where, "disk %zu: ", index + 1);
-    if (!json_object_is_type(value, json_type_object))
-        return error_set(err, EINVAL, "%smust be an object in braces", where);
-    json_object_object_foreach(value, key, member)
-    {
-        int rc, choice = 0;
-        if (strcmp(key, "target") == 0)
-            rc = read_string(member, where, key, &disk->target, err);
-        else if (strcmp(key, "path") == 0)
-            rc = read_string(member, where, key, &disk->path, err);
-        else if (strcmp(key, "mirror") == 0)
-            rc = read_string(member, where, key, &disk->mirror, err);
-        else if (strcmp(key, "snapshot") == 0)
-            rc = read_choice(member, where, key, places, known_places, &choice, err);
-        else
-            rc = error_set(err, EINVAL, "%s\"%.40s\" is not known; a disk has target, snapshot, path, mirror",
-                           where, shown(key));
-        if (rc < 0)
-            return rc;
-        if (strcmp(key, "snapshot") == 0)
-            disk->choice = (enum disk_choice)(DISK_NO + choice);
-    }
-    return disk->target ? 0 : error_set(err, EINVAL, "%s\"target\" is missing", where);
-}
-
-static int read_disks(struct json_object *value, struct create_command *command, struct error *err)
-{
-    if (!json_object_is_type(value, json_type_array))
-        return error_set(err, EINVAL, "\"disks\" must be a list");
-    size_t count = json_object_array_length(value);
-    if (count > DOMAIN_DISKS_MAX)
-        return error_set(err, EINVAL, "more than %d disks are named", DOMAIN_DISKS_MAX);
-    command->disks = calloc(count ? count : 1, sizeof *command->disks);
-    if (!command->disks)
-        return error_set(err, ENOMEM, "out of memory");
-    for (size_t i = 0; i < count; i++) {
-        command->disk_count = i + 1;
-        int rc = read_disk(json_object_array_get_idx(value, i), i, &command->disks[i], err);
-        if (rc < 0)
-            return rc;
+    int rc = -EAGAIN;
+    switch (end->kind) {
+    case COMMAND_JSON:
+        return json_ends(end, bytes, length);
+    case COMMAND_XML:
+        rc = xml_scan(&end->xml, bytes, length, &command_xml_limits, err);
+        if (rc < 0 && rc != -EAGAIN)
+            error_prefix(err, "the document");
+        return rc;
+    case COMMAND_XL:
+        return xl_scan(&end->xl, bytes, length) ? 0 : -EAGAIN;
+    case COMMAND_WORDS:
+        break;
     }
     return 0;
 }
 
-static int read_choices(struct json_object *value, const char *key, struct create_command *command,
-                        struct error *err)
+bool command_document_ends_at_close(const struct command_document_end *end)
 {
-    static const char *const compressions[] = {"none", "gzip", "zstd", NULL};
-    static const char *const quiesces[] = {"try", "require", NULL};
-    int rc, choice = 0;
-    if (strcmp(key, "memory") == 0) {
-        rc = read_choice(value, "", key, places, known_places, &choice, err);
-        if (rc == 0)
-            command->memory = (enum memory_choice)(MEMORY_NO + choice);
-    } else if (strcmp(key, "compress") == 0) {
-        rc = read_choice(value, "", key, compressions, "\"none\", \"gzip\" or \"zstd\"", &choice, err);
-        if (rc == 0)
-            command->compression = (enum memory_compression)(COMPRESS_NONE + choice);
-    } else if (strcmp(key, "quiesce") == 0) {
-        rc = read_choice(value, "", key, quiesces, "\"try\" or \"require\"", &choice, err);
-        if (rc == 0)
-            command->quiesce = (enum quiesce)(QUIESCE_TRY + choice);
-    } else {
-        rc = error_set(err, EINVAL,
-                       "\"%.40s\" is not known; a snapshot has name, description, memory, memory_file, "
-                       "compress, quiesce, live, disk_only, reuse_external, paused, disks",
-                       shown(key));
-    }
-    return rc;
+    return end->kind == COMMAND_XL && end->xl.has_content && xl_scan_is_whole(&end->xl);
 }
 
-static int read_command(struct json_object *root, struct create_command *command, struct error *err)
+bool command_document_is_empty(const struct command_document_end *end)
 {
-    json_object_object_foreach(root, key, value)
-    {
-        int rc;
-        if (strcmp(key, "name") == 0)
-            rc = read_string(value, "", key, &command->name, err);
-        else if (strcmp(key, "description") == 0)
-            rc = read_string(value, "", key, &command->description, err);
-        else if (strcmp(key, "memory_file") == 0)
-            rc = read_string(value, "", key, &command->memory_file, err);
-        else if (strcmp(key, "disks") == 0)
-            rc = read_disks(value, command, err);
-        else if (strcmp(key, "live") == 0)
-            rc = read_bool(value, key, &command->live, err);
-        else if (strcmp(key, "disk_only") == 0)
-            rc = read_bool(value, key, &command->disk_only, err);
-        else if (strcmp(key, "reuse_external") == 0)
-            rc = read_bool(value, key, &command->reuse_external, err);
-        else if (strcmp(key, "paused") == 0)
-            rc = read_bool(value, key, &command->paused, err);
-        else
-            rc = read_choices(value, key, command, err);
-        if (rc < 0)
-            return rc;
+    return (end->kind == COMMAND_XML && end->xml.state == XML_TEXT && end->xml.elements == 0) ||
+           (end->kind == COMMAND_XL && !end->xl.has_content);
+}
+
+const char *command_document_missing(const struct command_document_end *end)
+{
+    if (command_document_is_empty(end))
+        return "there were only comments in what was written to the file, which is closed now; nothing was "
+               "done";
+    switch (end->kind) {
+    case COMMAND_XML:
+        return "the file was closed before the end of the document's root element; nothing was done";
+    case COMMAND_XL:
+        return "the file was closed before the end of a list, a text or a line `key = value`; nothing was "
+               "done";
+    default:
+        return "the file was closed before the document's last brace; nothing was done";
     }
-    return create_command_check(command, err);
 }
 
 int command_document_parse(const char *bytes, size_t length, struct create_command *command,
                            struct error *err)
 {
-    cleanup_json struct json_object *root = NULL;
-    int rc = json_parse(bytes, length, &limits, JSON_STANDARD, &root, err);
-    if (rc < 0) {
-        error_prefix(err, "the document");
-        return rc;
-    }
-    cleanup(create_command_done) struct create_command parsed = {0};
-    rc = read_command(root, &parsed, err);
-    if (rc < 0)
-        return rc;
-    *command = parsed;
-    parsed = (struct create_command){0};
-    return 0;
+    enum command_document_kind kind = command_document_kind(bytes, length);
+    size_t mark = mark_length(bytes, length);
+    bytes += mark;
+    length -= mark;
+    return kind == COMMAND_XML  ? command_xml_parse(bytes, length, command, err)
+           : kind == COMMAND_XL ? command_xl_parse(bytes, length, command, err)
+                                : command_json_parse(bytes, length, command, err);
 }

@@ -1,20 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * A whole document instead of words, written to `create`: one JSON object. Every key may be left out:
+ * A whole document instead of words, written to `create`, in one of three formats, which is told by how it
+ * begins: a JSON object (command_json.h), libvirt's <domainsnapshot> (command_xml.h), or lines of xl
+ * configuration (command_xl.h). All fill the same command, and are refused by the same rules.
  *
- *     name            of the new snapshot
- *     description
- *     memory          "no", "internal", "external"
- *     memory_file     absolute path
- *     compress        "none", "gzip", "zstd"
- *     quiesce         "try", "require"
- *     live, disk_only, reuse_external, paused
- *                     true or false
- *     disks           a list; a disk that is not in it is left to its preset:
- *         target      "vda"; this one must be there
- *         snapshot    "no", "internal", "external"
- *         path        of the new overlay, absolute
- *         mirror      of a second copy of it, absolute
+ * A document may come in pieces. JSON and XML end by themselves; xl configuration at a line `end`, or where
+ * the file is closed.
  *
  * Pure functions; any thread.
  */
@@ -24,25 +15,52 @@
 #include <stddef.h>
 
 #include "base/error.h"
+#include "format/xl_scan.h"
+#include "format/xml_scan.h"
 #include "operation/command.h"
 
 #define COMMAND_DOCUMENT_BYTES_MAX (256 * 1024)
 
-/* What was written to `create`, by how it begins. Only the first of these documents is read. */
 enum command_document_kind { COMMAND_WORDS, COMMAND_JSON, COMMAND_XML, COMMAND_XL };
 
+/*
+ * What was written to `create`, by how it begins: with {, with <, with # (a comment of xl), or with `key =`.
+ * The blank before the sign is not needed for keys that no option is called like. More bytes after these
+ * change nothing.
+ */
 enum command_document_kind command_document_kind(const char *bytes, size_t length);
 
-/* Finds out where a JSON object ends, while it comes in pieces. Zeros at the beginning. */
+/* Finds out where a document ends, while it comes in pieces. Zeros at the beginning. */
 struct command_document_end {
-    unsigned depth;
-    bool in_string, escaped;
+    enum command_document_kind kind; /* set by the caller, with the first piece */
+    struct {
+        unsigned depth;
+        bool in_string, escaped, closed;
+    } json;
+    struct xml_scan xml;
+    struct xl_scan xl;
 };
 
-/* Goes on over the next piece. True if the object is complete with it. What it is is not checked. */
-bool command_document_ends(struct command_document_end *end, const char *bytes, size_t length);
+/*
+ * Goes on over the next piece. 0: the document is complete; -EAGAIN: more is to come. What it is is not
+ * checked, but for what can be refused early, and nothing that comes can mend: E2BIG, EINVAL.
+ */
+int command_document_ends(struct command_document_end *end, const char *bytes, size_t length,
+                          struct error *err);
 
-/* The document as a command, which is the caller's. Errors: EINVAL, ENAMETOOLONG, E2BIG, ENOMEM, with a
- * sentence; then the command is untouched. */
+/* Is what has come complete if the file is closed now? */
+bool command_document_ends_at_close(const struct command_document_end *end);
+
+/* Has nothing come but blanks and comments? */
+bool command_document_is_empty(const struct command_document_end *end);
+
+/* What is missing in one that has not ended. Static. */
+const char *command_document_missing(const struct command_document_end *end);
+
+/* Are there only blanks? */
+bool command_document_is_blank(const char *bytes, size_t length);
+
+/* The document (no words) as a command, which is the caller's. Errors: EINVAL, ENAMETOOLONG, E2BIG, ENOMEM,
+ * EOPNOTSUPP, with a sentence; then the command is untouched. */
 int command_document_parse(const char *bytes, size_t length, struct create_command *command,
                            struct error *err);

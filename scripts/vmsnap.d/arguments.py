@@ -64,12 +64,14 @@ def add_create(verbs):
         "create web1 upgrade                          as `defaults` of the domain says",
         "create web1 upgrade -d 'before version 2'",
         "create web1 upgrade disk=vda:external disk=vdb:no",
+        "create web1 other live=1 -f upgrade.cfg      a document; to xl configuration KEY=VALUE is added",
     )
     parser = verb(verbs, "create", change.create, "take a snapshot, and print its name", examples)
     parser.add_argument("domain", metavar="DOMAIN")
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("option", nargs="*", metavar="OPTION", help="as for the file `create`, instead of `defaults`")
     parser.add_argument("-d", "--description", metavar="TEXT")
+    parser.add_argument("-f", "--file", metavar="FILE", help="a document for `create`: JSON, libvirt's <domainsnapshot>, xl configuration")
 
 
 def add_revert(verbs):

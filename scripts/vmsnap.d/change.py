@@ -3,6 +3,7 @@
 its disks, copy, pivot and abort."""
 
 import os
+import re
 
 from mount import Refused, directory_names, find_mount, quoted
 
@@ -15,9 +16,52 @@ def is_option(word):
     return word in FLAGS or "=" in word
 
 
+def xl_line(key, value):
+    """A line of xl configuration; what is no number, list or quoted text there is a text."""
+    if not re.fullmatch(r"\d+|\[.*\]|'.*'|\".*\"", value, re.DOTALL):
+        value = '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return f"{key} = {value}"
+
+
+def document_of(options):
+    """The file, with what was given besides added to it, if it is xl configuration: there the last line of a key counts."""
+    try:
+        with open(options.file, encoding="utf-8") as file:
+            text = file.read().strip().removeprefix("\ufeff")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{options.file}: {error.strerror if isinstance(error, OSError) else 'it is not UTF-8'}") from None
+    words = list(filter(None, [options.name, *options.option]))
+    if options.name is not None and "=" not in options.name:
+        words[0] = f"name={options.name}"
+    if options.description is not None:
+        words.append(f"description={options.description}")
+    if text[:1] in ("{", "<"):
+        if words:
+            raise Refused(f"{options.file}: only to xl configuration can something be added; write it into the document")
+        return text
+    lines = [line for line in text.split("\n") if line.split("#")[0].strip() != "end"]
+    for word in words:
+        if "=" not in word:
+            raise Refused(f"{word} can't be added to a document; that is KEY=VALUE")
+        lines.append(xl_line(*word.split("=", 1)))
+    return "\n".join(["# a document", *lines, "end"])
+
+
+def create_from_file(options, domain):
+    before = set(domain.snapshot_names())
+    domain.write("create", document_of(options))
+    new = [name for name in domain.snapshot_names() if name not in before]
+    if not new:  # it was taken for the beginning of one
+        raise Refused(f"{options.file}: the document ends before a bracket, a text or an element that was begun in it does")
+    print(new[-1])
+    return 0
+
+
 def create(options):
-    """With a name and nothing else it is mkdir, as the domain's defaults say; else a line for `create`."""
+    """With a name and nothing else it is mkdir, as the domain's defaults say; else a line, or a document, for `create`."""
     domain = find_mount(options.mount).domain(options.domain)
+    if options.file is not None:
+        return create_from_file(options, domain)
     if options.name is not None and is_option(options.name):
         options.option.insert(0, options.name)
         options.name = None

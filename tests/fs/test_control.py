@@ -306,8 +306,10 @@ def test_wrong_words():
             ("create", b"disk=vda:sometimes\n", "internal", errno.EINVAL),
             ("create", b"x" * 256 + b"\n", "255", errno.ENAMETOOLONG),
             ("create", b"\xff\n", "UTF-8", errno.EINVAL),
-            ("create", b"<domainsnapshot/>\n", "JSON", errno.EOPNOTSUPP),
-            ("create", b"name = 'x'\n", "JSON", errno.EOPNOTSUPP),
+            ("create", b"<domain/>\n", "<domainsnapshot>", errno.EINVAL),
+            ("create", b"<domainsnapshot><nam/></domainsnapshot>\n", "<description>", errno.EINVAL),
+            ("create", b"nam = 'x'\nend\n", "memory_path", errno.EINVAL),
+            ("create", b"name = x\nend\n", "quotes", errno.EINVAL),
             ("create", b'{"nam": 1}\n', "nam", errno.EINVAL),
             ("create", b"{" * 300000, "longer", errno.E2BIG),
             ("defaults", b"name\n", "no option", errno.EINVAL),
@@ -329,32 +331,192 @@ def test_wrong_words():
         equal(mount.jobs(), [])
 
 
+def ran(mount):
+    """How many commands came to the administration."""
+    return len([line for line in mount.text("web1", "events").splitlines() if line.endswith(f": {FAKE}")])
+
+
+JSON = json.dumps({"name": "up", "description": "}{", "disks": [{"target": "vda", "snapshot": "internal"}]}, indent=2).encode()
+XML = b"""<?xml version='1.0' encoding='UTF-8'?>
+<!-- </domainsnapshot> -->
+<domainsnapshot>
+  <name>up</name>
+  <description>&lt;<![CDATA[</domainsnapshot>]]></description>
+  <?what it='/>'?>
+  <disks>
+    <disk name='vda' snapshot="internal"/>
+  </disks>
+</domainsnapshot >
+"""
+XL = b"""# a snapshot [
+name = "up"
+description = 'end of [ it\\''
+disks = [ # of all
+',,vda',
+]
+"""
+
+
 def test_documents():
     """A document may come in pieces, and runs in the write that completes it; unfinished at close is an error"""
     with Held() as mount:
         create = mount.path("web1", "create")
-        document = json.dumps({"name": "up", "description": "}{", "disks": [{"target": "vda", "snapshot": "internal"}]}, indent=2).encode() + b"\n"
-        for size in (1, 7, len(document)):
+        for begun, last, missing in ((JSON[:-1], JSON[-1:], "last brace"), (XML[:-2], XML[-2:-1], "root element")):
+            for size in (1, 7, len(begun)):
+                fd = os.open(create, os.O_WRONLY)
+                for at in range(0, len(begun), size):
+                    equal(os.write(fd, begun[at : at + size]), len(begun[at : at + size]))
+                    os.close(os.dup(fd))  # a flush in the middle does nothing
+                fails_with(errno.EOPNOTSUPP, os.write, fd, last)
+                equal(os.write(fd, b"\n"), 1)  # still the document's
+                os.close(fd)
+                assert FAKE in first_error(mount)
+            count = ran(mount)
             fd = os.open(create, os.O_WRONLY)
-            pieces = [document[at : at + size] for at in range(0, len(document), size)]
-            while len(pieces) > 1 and b"".join(pieces[:-1]).rstrip().endswith(b"]\n}"):
-                pieces.pop()  # the line end after the last brace would be a command of its own
-            for piece in pieces[:-1]:
-                equal(os.write(fd, piece), len(piece))
-                os.close(os.dup(fd))  # a flush in the middle does nothing
-            fails_with(errno.EOPNOTSUPP, os.write, fd, pieces[-1])
+            fails_with(errno.EOPNOTSUPP, os.write, fd, begun + last + b"\n \n")
+            fails_with(errno.EOPNOTSUPP, os.write, fd, b"words\n")
             os.close(fd)
-            assert FAKE in first_error(mount)
-        before = first_error(mount)
+            equal(ran(mount), count + 2)
+            before = first_error(mount)
+            fd = os.open(create, os.O_WRONLY)
+            os.write(fd, begun)
+            copy = os.dup(fd)
+            os.close(fd)
+            equal(first_error(mount), before)
+            os.close(copy)
+            wait_for(lambda said=missing: said in first_error(mount), "the unfinished document in last_error")
+            open_once(create, os.O_WRONLY | os.O_TRUNC)
+            assert missing in first_error(mount)
+            equal(ran(mount), count + 2)
+
+
+def test_lines_of_xl():
+    """Lines of xl run at a line `end`, or at a close after which nothing is open, and close says what came of it"""
+    with Held() as mount:
+        create = mount.path("web1", "create")
+        for size in (1, 7, len(XL)):  # however it is cut
+            fd = os.open(create, os.O_RDWR)
+            for at in range(0, len(XL), size):
+                equal(os.write(fd, XL[at : at + size]), len(XL[at : at + size]))
+            equal(os.write(fd, b"  end # now"), 11)
+            fails_with(errno.EOPNOTSUPP, os.write, fd, b"\n")
+            equal(os.read(fd, 100).decode(), FAKE + "\n")
+            equal(os.write(fd, b"\n"), 1)
+            os.close(fd)
+        equal(ran(mount), 3)
+
+        fd = os.open(create, os.O_RDWR)
+        for at in range(len(XL)):
+            os.write(fd, XL[at : at + 1])
+            if XL[:at].count(b"\n") in (0, 4):  # only a comment, or in the list
+                os.close(os.dup(fd))
+        equal(ran(mount), 3)
+        fails_with(errno.EOPNOTSUPP, os.close, os.dup(fd))
+        equal(os.pread(fd, 100, 0).decode(), FAKE + "\n")
+        equal(ran(mount), 4)
+        os.close(fd)  # nothing is left
+        equal(ran(mount), 4)
         fd = os.open(create, os.O_WRONLY)
-        os.write(fd, b'{"name": "unfinished"')
-        copy = os.dup(fd)
+        os.write(fd, b"nam = 'x'\n")
+        fails_with(errno.EINVAL, os.close, fd)
+        assert "memory_path" in first_error(mount) and "pid" in first_error(mount), first_error(mount)
+        for text, missing in ((b"disks = [',,vda',\n", "end of a list"), (b"name =", "a line"), (b"# only this\n", "only comments")):
+            fd = os.open(create, os.O_WRONLY)
+            os.write(fd, text)
+            os.close(fd)
+            wait_for(lambda said=missing: said in first_error(mount), f"{text} in last_error")
+        equal(ran(mount), 4)
+
+
+def test_close_is_interrupted():
+    """Ctrl-C in the close that runs a document has it undone, too"""
+
+    def write_and_close():
+        fd = os.open(mount.path("web1", "create"), os.O_WRONLY)
+        os.write(fd, b"name = 'x'\n")
         os.close(fd)
-        equal(first_error(mount), before)
-        os.close(copy)
-        wait_for(lambda: "last brace" in first_error(mount), "the unfinished document in last_error")
-        open_once(create, os.O_WRONLY | os.O_TRUNC)
-        assert "last brace" in first_error(mount)
+
+    with Held() as mount:
+        mount.hold()
+        started = Started(write_and_close)
+        mount.wait_for_jobs(1)
+        started.interrupt()
+        equal(started.result(), errno.EINTR)
+        mount.wait_for_jobs(0)
+        assert first_error(mount).endswith("(EINTR)"), first_error(mount)
+
+
+def test_documents_from_shells():
+    """cat FILE > create runs each kind of document once, and tells that it failed"""
+    with Held() as mount:
+        create, path = mount.path("web1", "create"), os.path.join(mount.room, "document")
+        count = 0
+        for shell in filter(None, map(shutil.which, ("bash", "dash", "busybox"))):
+            command = [shell, "sh", "-c"] if shell.endswith("busybox") else [shell, "-c"]
+            for document in (JSON + b"\n", XML, XL, XL + b"end\n"):
+                with open(path, "wb") as file:
+                    file.write(document)
+                result = subprocess.run([*command, f"cat '{path}' > '{create}'"], capture_output=True, text=True)
+                count += 1
+                equal(ran(mount), count, f"{shell}: {document}")
+                assert shell.endswith("busybox") or result.returncode != 0, f"{shell}: {document}: {result}"
+            subprocess.run([*command, f"echo \"name = 'x'\" > '{create}'"], capture_output=True)
+            count += 1
+            equal(ran(mount), count, shell)
+
+
+HOSTILE = {
+    "billion laughs": (b"<!DOCTYPE a [<!ENTITY a0 'ha'>" + b"".join(b"<!ENTITY a%d '%s'>" % (i + 1, b"&a%d;" % i * 10) for i in range(10)) + b"]><domainsnapshot><name>&a10;</name></domainsnapshot>", errno.EINVAL),
+    "a file of the host": (b"<!DOCTYPE a [<!ENTITY b SYSTEM 'file://%s'>]><domainsnapshot><name>&b;</name></domainsnapshot>", errno.EINVAL),
+    "a parameter entity": (b"<!DOCTYPE a [<!ENTITY %% b SYSTEM 'file://%s'> %%b;]><domainsnapshot/>", errno.EINVAL),
+    "an external subset": (b"<!DOCTYPE domainsnapshot SYSTEM 'file://%s'><domainsnapshot><name>&secret;</name></domainsnapshot>", errno.EINVAL),
+    "XInclude": (b"<domainsnapshot><i:include xmlns:i='http://www.w3.org/2001/XInclude' href='file://%s' parse='text'/></domainsnapshot>", errno.EINVAL),
+    "depth": (b"<a>" * 100000, errno.E2BIG),
+    "depth, closed": (b"<a>" * 20000 + b"</a>" * 20000, errno.E2BIG),
+    "no UTF-8": (b"<domainsnapshot><name>\xff</name></domainsnapshot>", errno.EINVAL),
+    "UTF-16": ("<domainsnapshot/>".encode("utf-16"), errno.EINVAL),
+    "UTF-16 without a mark": ("<domainsnapshot/>".encode("utf-16-le"), errno.EINVAL),
+    "a zero byte": (b"<domainsnapshot><name>a\0b</name></domainsnapshot>", errno.EINVAL),
+    "another encoding": (b"<?xml version='1.0' encoding='UTF-7'?><domainsnapshot/>", errno.EINVAL),
+    "xl, a zero byte": (b"name = 'a\0b'\nend\n", errno.EINVAL),
+    "xl, no UTF-8": (b"name = '\xff'\nend\n", errno.EINVAL),
+    "xl, lists in lists": (b"disks = " + b"[" * 100000 + b"]" * 100000 + b"\nend\n", errno.EINVAL),
+    "xl, many values": (b"disks = [" + b"1," * 100000 + b"]\nend\n", errno.E2BIG),
+    "100 MiB in tags": (b"<domainsnapshot " + b"a" * (100 << 20), errno.E2BIG),
+    "100 MiB of comments": (b"<!--" + b"a" * (100 << 20), errno.E2BIG),
+    "100 MiB of lines": (b"# " + b"a" * (100 << 20), errno.E2BIG),
+}  # fmt: skip
+
+
+def test_hostile_documents():
+    """What would take memory, time or a file of the host is refused, with all that follows it, and is never a command"""
+    with Held() as mount:
+        secret = os.path.join(mount.room, "secret")
+        with open(secret, "wb") as file:
+            file.write(b"SECRET" * 10)
+        mount.hold()  # what came to the administration would show up as a job
+        create = mount.path("web1", "create")
+        for name, (text, code) in HOSTILE.items():
+            text = text % os.fsencode(secret) if b"%s" in text else text
+            fd = os.open(create, os.O_RDWR)
+            left = text
+            try:
+                while left:  # as cat would, but that it goes on after the first refusal
+                    left = left[os.write(fd, left[: 128 << 10]) :]
+                os.close(fd)
+                raise AssertionError(f"{name} is taken")
+            except OSError as error:
+                equal(error.errno, code, name)
+                said = os.pread(fd, 4096, 0)
+                assert len(said) > 10 and b"SECRET" not in said, f"{name}: {said}"
+            if name.startswith(("billion", "depth", "100")):  # refused before its end
+                fails_with(code, os.write, fd, b"up\n")
+            os.close(fd)
+        equal(mount.jobs(), [])
+        assert "SECRET" not in mount.text("web1", "last_error") + mount.text("web1", "events") + mount.text("web1", "create")
+        with open(f"/proc/{mount.process.pid}/status", encoding="ascii") as file:
+            peak = int(next(line for line in file if line.startswith("VmHWM")).split()[1])
+        assert os.environ.get("VMSNAPFS_SANITIZED") or peak < 64 << 10, f"{peak} KiB"
 
 
 def removed(command, *paths):

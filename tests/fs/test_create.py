@@ -7,6 +7,7 @@ import json
 import os
 import re
 import struct
+from xml.etree import ElementTree
 
 import administer
 import checks
@@ -459,6 +460,91 @@ def test_inner_snapshots_work_with_qemu_img():
         run("qemu-img", "convert", "-f", "qcow2", "-l", "snapshot.name=one", "-O", "raw", image, raw)
         with open(raw, "rb") as file:
             equal(file.read(), administer.frozen_bytes(mount, "web1", "one"))
+
+
+def xml(inside, name="one"):
+    return f"<domainsnapshot><name>{name}</name>{inside}</domainsnapshot>"
+
+
+def close_of(mount, text):
+    """Writes lines of xl, which must be taken; what they ask for is done, or refused, when the file is closed."""
+    handle = os.open(mount.path("web1", "create"), os.O_WRONLY)
+    try:
+        os.write(handle, text.encode())
+    finally:
+        os.close(handle)
+
+
+def test_documents_mean_what_words_mean():
+    """K4, X3: XML and lines of xl take the snapshot that words take, and are refused like them"""
+    works = (
+        (xml(""), "name = 'one'\n", {"vda": "internal", "vdb": "external"}),
+        (xml("<memory snapshot='no'/><disks/>"), "name = 'one'; memory = 'no'", {"vda": "internal", "vdb": "external"}),
+        (xml("<disks><disk name='vda' snapshot='external'/></disks>"), "name = 'one'\ndisks = [',qcow2,vda']\n", {"vda": "external", "vdb": "external"}),
+        (xml("<disks><disk name='vdb' snapshot='no'/></disks>"), None, {"vda": "internal"}),
+    )
+    for of_xml, of_xl, wanted in works:
+        for text in filter(None, (of_xml, of_xl)):
+            with Mounted(two_disks) as mount:
+                close_of(mount, text)
+                equal(kinds(mount, "one"), wanted, text)
+    refusals = (
+        (errno.EINVAL, "nothing to snapshot", xml("<disks><disk name='vda' snapshot='no'/><disk name='vdb' snapshot='no'/></disks>"), None),
+        (errno.EINVAL, "memory", xml("<memory snapshot='internal'/>"), "name = 'one'; memory = 'internal'"),
+        (errno.EINVAL, "memory", xml("<memory snapshot='external' file='/tmp/x'/>"), "name = 'one'; memory_path = '/tmp/x'"),
+        (errno.EINVAL, "external", xml("<memory file='/tmp/x'/>"), "memory = 'no'; memory_path = '/tmp/x'"),
+        (errno.ENOENT, "vdz", xml("<disks><disk name='vdz'/></disks>"), "disks = [',,vdz']\n"),
+        (errno.EOPNOTSUPP, "qcow2", xml("<disks><disk name='vdb' snapshot='internal'/></disks>"), "disks = [',,vdb']\n"),
+        (errno.EPERM, "allow=", xml("<disks><disk name='vda'><source file='/tmp/x'/></disk></disks>"), "disks = ['/tmp/x,qcow2,vda']\n"),
+        (errno.EINVAL, "hyphen", xml("", "-one"), "name = '-one'\n"),
+    )
+    with Mounted(two_disks) as mount, Unchanged(mount):
+        for code, word, of_xml, of_xl in refusals:
+            for text in filter(None, (of_xml, of_xl)):
+                refused(code, mount, "web1", close_of, mount, text, words=[word])
+        refused(errno.EINVAL, mount, "web1", close_of, mount, "{\"memory_file\": \"/tmp/x\"}", words=["external"])
+
+
+def test_documents_name_files():
+    """Paths in documents are those of new overlays; later lines of xl count, as if they were added to its command"""
+    with Mounted(two_disks) as mount:
+        first, second = (os.path.join(mount.source, name) for name in ("first, <it's> & no.1", "second"))
+        escaped = first.replace("&", "&amp;").replace("<", "&lt;").replace("'", "&apos;")
+        close_of(mount, xml(f"<description>\n a &lt; b\n</description><disks><disk name='vda'><driver type='qcow2'/><source file='{escaped}'/></disk></disks>"))
+        equal(administer.source(mount, "web1"), (first, "qcow2"))
+        equal(mount.text("web1", "snapshots", "one", "description"), "\n a < b\n\n")
+        domains.write(mount, 7)
+        close_of(mount, f"name = 'x'\ndisks = ['{second},qcow2,vda', # the first\n ',,vdb',\n]\n" + "name = \"two\"\ndisks = ['" + second + ",qcow2,vda']\n")
+        equal(administer.source(mount, "web1"), (second, "qcow2"))
+        equal(domains.parents(mount), {"one": None, "two": "one"})
+        equal((domains.frozen_byte(mount, "one"), domains.frozen_byte(mount, "two")), (1, 7))
+
+
+def test_snapshot_xml():
+    """K4: snapshot.xml is what libvirt calls it, always has <memory>, and takes the same snapshot again when it is written"""
+    with Mounted(lambda source: domains.web1(source, formats=("qcow2", "raw", "qcow2"))) as mount:
+        create(mount, "first disk=vdb:no disk=vdc:no")
+        create(mount, "\"a <b> & 'c'\" disk=vdc:no description=\"1 < 2\n\"")
+        name = "a <b> & 'c'"
+        found = kinds(mount, name)
+        document = mount.text("web1", "snapshots", name, "snapshot.xml")
+        equal(os.stat(mount.path("web1", "snapshots", name, "snapshot.xml")).st_size, len(document.encode()))
+        root = ElementTree.fromstring(document)
+        equal(root.tag, "domainsnapshot")
+        equal((root.findtext("name"), root.findtext("description"), root.findtext("parent/name")), (name, "1 < 2\n", "first"))
+        equal((root.find("memory").attrib, root.findtext("state")), ({"snapshot": "no"}, "shutoff"))
+        equal({disk.get("name"): disk.get("snapshot") for disk in root.findall("disks/disk")}, {"vda": "internal", "vdb": "external", "vdc": "no"})
+        refused(errno.EEXIST, mount, "web1", close_of, mount, document)
+        os.rmdir(administer.snapshot_path(mount, "web1", name))
+        administer.wait_idle(mount)
+        close_of(mount, document)
+        equal(kinds(mount, name), found)
+        equal(mount.text("web1", "snapshots", name, "description"), "1 < 2\n\n")
+        again = ElementTree.fromstring(mount.text("web1", "snapshots", name, "snapshot.xml"))
+        for path in ("name", "description", "parent/name", "state"):
+            equal(again.findtext(path), root.findtext(path))
+        os.rename(administer.snapshot_path(mount, "web1", name), administer.snapshot_path(mount, "web1", "renamed"))
+        equal(ElementTree.fromstring(mount.text("web1", "snapshots", "renamed", "snapshot.xml")).findtext("name"), "renamed")
 
 
 if __name__ == "__main__":

@@ -65,8 +65,7 @@ def attempts(mount):
     yield (NEVER, READ_ONLY, errno.EACCES), None, os.open, mount.path("web1", "state"), os.O_WRONLY
     for flags in (os.O_WRONLY, os.O_WRONLY | os.O_TRUNC):
         yield NOT_YET, "power", write_to, mount.path("web1", "power"), b"start\n", flags
-        yield NOT_YET, "create", write_to, mount.path("web1", "create"), b"<domainsnapshot/>\n", flags
-        for control, text in (("create", b"new disk-onli\n"), ("defaults", b"name\n"), ("snapshots/one/revert", b"2\n"), ("snapshots/one/delete", b"all\n"),
+        for control, text in (("create", b"new disk-onli\n"), ("create", b"<domain/>\n"), ("create", b"nam = 1\nend\n"), ("defaults", b"name\n"), ("snapshots/one/revert", b"2\n"), ("snapshots/one/delete", b"all\n"),
                               ("snapshots/one/clone", b".copy\n"), ("snapshots/one/description", b"\x01\n"), ("snapshots/one/protected", b"2\n")):  # fmt: skip
             yield (errno.EINVAL, READ_ONLY), os.path.basename(control), write_to, mount.path("web1", control), text, flags
 

@@ -6,6 +6,7 @@ import gzip
 import os
 import shutil
 import subprocess
+from xml.etree import ElementTree
 
 import administer
 import checks
@@ -109,6 +110,38 @@ def test_raw_disk_goes_outside():
         mount.guest_writes(5)
         take(mount, "one", "external", "ee")
         mount.guest_writes(6)
+        mount.check()
+
+
+def test_xml():
+    """K4: a document without <memory> means internal for a domain with memory, its file is where it says, and snapshot.xml tells"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        path = os.path.join(mount.source, "a & b.save")
+        for name, inside, attributes, kinds in (
+            ("omitted", "", {"snapshot": "internal"}, "ii"),
+            ("no", "<memory snapshot='no'/>", {"snapshot": "no"}, "ii"),
+            ("file", "<memory snapshot='external' file='%s'/>" % path.replace("&", "&amp;"), {"snapshot": "external", "file": path}, "ii"),
+            ("outside", "<disks><disk name='vda' snapshot='external'/><disk name='vdb' snapshot='external'/></disks>", {"snapshot": "external"}, "ee"),
+        ):
+            text = f"<domainsnapshot><name>{name}</name>{inside}</domainsnapshot>"
+            domains.create(mount, text)
+            mount.remember(name)
+            document = domains.document(mount, name)
+            equal((document["memory"], document["memory_file"] is not None), (attributes["snapshot"], attributes["snapshot"] == "external"))
+            equal("".join(disk["kind"][0] for disk in document["disks"]), kinds)
+            written = mount.text("web1", "snapshots", name, "snapshot.xml")
+            root = ElementTree.fromstring(written)
+            equal(root.find("memory").attrib, {**attributes, **({"file": document["memory_file"]} if document["memory_file"] else {})})
+            equal(root.findtext("state"), "running" if document["memory"] != "no" else "disk-snapshot")
+            mount.guest_writes(7)
+        os.rmdir(mount.path("web1", "snapshots", "file"))
+        wait_for(lambda: not os.path.exists(path), "the memory's file to be removed")
+        domains.create(mount, f"<domainsnapshot><name>file</name><memory snapshot='external' file='{path.replace('&', '&amp;')}'/></domainsnapshot>")
+        mount.remember("file")
+        assert os.path.exists(path)
+        refused(errno.EINVAL, mount, f"<domainsnapshot><memory snapshot='internal' file='{path}2'/></domainsnapshot>".replace("&", "&amp;"), "external")
         mount.check()
 
 

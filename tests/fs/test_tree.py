@@ -15,7 +15,7 @@ from mounted import Mounted, run, wait_for
 DOMAIN = {"create", "current", "defaults", "disks", "domain.json", "events", "jobs", "last_error", "latest", "power", "snapshots", "state",
           "tree", "tree.txt"}  # fmt: skip
 SNAPSHOT = {"children", "clone", "consistency", "created", "delete", "description", "disks", "missing", "protected", "revert",
-            "snapshot.json", "state", "unique_bytes"}  # fmt: skip
+            "snapshot.json", "snapshot.xml", "state", "unique_bytes"}  # fmt: skip
 DISK = {"abort", "copy", "format", "layers", "persistent", "pivot", "size", "snapshot", "source"}
 CHANGING = {"log", "stats", "unique_bytes"}  # files whose text differs from one read to the next
 MODES = {"create": 0o600, "defaults": 0o600, "power": 0o600, "revert": 0o600, "delete": 0o600, "clone": 0o600,

@@ -139,6 +139,39 @@ def test_create_and_delete():
         equal(vmsnap(mount, "jobs")[1], "")
 
 
+def test_create_from_documents():
+    """X3: create -f takes what a document asks for; key=value is added to xl configuration, and to nothing else"""
+    with Mounted(lambda source: domains.web1(source, formats=("qcow2", "raw"))) as mount:
+        path = os.path.join(mount.room, "document")
+
+        def create_from(text, *words, status=0):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            return vmsnap(mount, "create", "web1", *words, "-f", path, status=status)
+
+        lines = "description = 'of the file'\ndisks = [',,vda', # inside\n ]\n end # here\n"
+        equal(create_from(lines, "name=it's \"one\"")[0], "it's \"one\"\n")
+        equal(domains.kinds(mount, "it's \"one\""), {"vda": "internal", "vdb": "external"})
+        equal(create_from("name = 'x'\n" + lines, "two words", "disks=[',qcow2,vda']", "live=1", "-d", "mine\\")[0], "two words\n")
+        equal(domains.kinds(mount, "two words")["vda"], "external")
+        equal(mount.text("web1", "snapshots", "two words", "description"), "mine\\\n")
+        equal(create_from("\ufeff<domainsnapshot><name>three</name></domainsnapshot>\n")[0], "three\n")
+        equal(create_from('{"name": "four"}')[0], "four\n")
+        for text, words, reason in (
+            ("<domainsnapshot/>", ["name=x"], "only to xl"),
+            ("<domainsnapshot><nam/></domainsnapshot>", [], "<nam> is not known"),
+            (lines, ["x", "live"], "KEY=VALUE"),
+            (lines, ["surprise=1"], "surprise is not known"),
+            ("disks = [", [], "ends before"),
+            ("<domainsnapshot>", [], "ends before"),
+        ):
+            _, complaint = create_from(text, *words, status=1)
+            assert reason in complaint, f"{text} {words}: {complaint}"
+        os.unlink(path)
+        assert path in vmsnap(mount, "create", "web1", "-f", path, status=1)[1]
+        equal(sorted(mount.snapshots("web1")), sorted(["it's \"one\"", "two words", "three", "four"]))
+
+
 def test_power():
     """power starts a domain, pauses it and ends it; what makes no sense is refused with the reason"""
     checks.need("qemu-system-x86_64")

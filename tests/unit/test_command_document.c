@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* command_document.h: JSON written to `create`. */
+/* command_document.h: which format a document has, and where it ends. command_json.h: JSON. */
 #include "unit.h"
 
 #include <errno.h>
@@ -113,6 +113,12 @@ static void kinds_are_told_by_how_they_begin(void **state)
         {"name = \"x\"", COMMAND_XL},
         {"name\t=", COMMAND_XL},
         {"\nmemory =1", COMMAND_XL},
+        {"name='x'", COMMAND_XL},
+        {"memory_path=", COMMAND_XL},
+        {"disks=[", COMMAND_XL},
+        {"#", COMMAND_XL},
+        {"description=\"x\"", COMMAND_WORDS},
+        {"names=x", COMMAND_WORDS},
         {"= x", COMMAND_WORDS},
         {"\"a\" = b", COMMAND_WORDS},
     };
@@ -120,20 +126,126 @@ static void kinds_are_told_by_how_they_begin(void **state)
         assert_int_equal(command_document_kind(cases[i].text, strlen(cases[i].text)), cases[i].kind);
 }
 
-static void its_end_is_found_however_it_is_cut(void **state)
+/* Cut into pieces of every length, the document ends with its last byte, and never before. */
+static void ends_with_its_last_byte(const char *document)
 {
-    static const char document[] = "\n{\"a\": \"}\\\"}\", \"b\": [{}, {\"c\\\\\": \"{\"}]}";
     size_t length = strlen(document);
     for (size_t piece = 1; piece <= length; piece++) {
-        struct command_document_end end = {0};
+        struct command_document_end end = {.kind = command_document_kind(document, length)};
         for (size_t at = 0; at < length; at += piece) {
             size_t rest = length - at < piece ? length - at : piece;
-            assert_int_equal(command_document_ends(&end, document + at, rest), at + rest == length);
+            int rc = command_document_ends(&end, document + at, rest, NULL);
+            if (rc != (at + rest == length ? 0 : -EAGAIN))
+                fail_msg("%s: %d at %zu, cut by %zu", document, rc, at, piece);
         }
     }
-    struct command_document_end end = {0};
-    assert_false(command_document_ends(&end, "]}", 2));  /* nothing was begun */
-    assert_true(command_document_ends(&end, "{} x", 4)); /* what follows is the parser's to refuse */
+}
+
+static void its_end_is_found_however_it_is_cut(void **state)
+{
+    ends_with_its_last_byte("\n{\"a\": \"}\\\"}\", \"b\": [{}, {\"c\\\\\": \"{\"}]}");
+    ends_with_its_last_byte("<a/>");
+    ends_with_its_last_byte(
+        "<?xml version='1.0'?><!-- <a></a> - -- --><a b='/>' c=\"'</a>\"><b/><?p </a> ? ?>"
+        "<![CDATA[</a> ]] ]>]]]><c></c ></a>");
+    ends_with_its_last_byte("# a comment\nname = 'x#y\\'end'; live = 1\ndisks = [ # [\n'a',\nend\n]\n"
+                            "x = 'end'; end\nend x\n\n\tend # it is\n");
+    struct command_document_end end = {.kind = COMMAND_JSON};
+    assert_int_equal(command_document_ends(&end, "]}", 2, NULL), -EAGAIN); /* nothing was begun */
+    assert_int_equal(command_document_ends(&end, "{} x", 4, NULL),
+                     0); /* what follows is the parser's to refuse */
+}
+
+static void what_follows_the_root_element_belongs_to_it(void **state)
+{
+    struct command_document_end end = {.kind = COMMAND_XML};
+    assert_int_equal(command_document_ends(&end, "<a></a>\n<!-- not", 16, NULL), -EAGAIN);
+    assert_int_equal(command_document_ends(&end, " over --><?x", 12, NULL), -EAGAIN);
+    assert_int_equal(command_document_ends(&end, " ?>\n", 4, NULL), 0);
+}
+
+static void what_can_never_become_right_is_refused_early(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t length;
+        int code;
+    } cases[] = {
+        {"<!D", 3, -EINVAL},    {"<?xml version='1.0'?>\n<!DOCTYPE a [", 34, -EINVAL},
+        {"<a><!E", 6, -EINVAL}, {"<![CDATE", 8, -EINVAL},
+        {"<\0d\0", 4, -EINVAL}, {"<a b='\0", 7, -EINVAL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct command_document_end end = {.kind = COMMAND_XML};
+        struct error err = {0};
+        assert_int_equal(command_document_ends(&end, cases[i].text, cases[i].length, &err), cases[i].code);
+        assert_non_null(strstr(err.text, "the document: "));
+    }
+    struct command_document_end end = {.kind = COMMAND_XML};
+    int rc = 0;
+    unsigned depth = 0;
+    for (; depth < 100 && rc != -E2BIG; depth++)
+        rc = command_document_ends(&end, "<a b=''>", 8, NULL);
+    assert_int_equal(depth, 33);
+    end = (struct command_document_end){.kind = COMMAND_XML};
+    for (depth = 0; depth < 100000 && rc != -E2BIG; depth++)
+        rc = command_document_ends(&end, depth ? "<a/>" : "<a>", depth ? 4 : 3, NULL);
+    assert_int_equal(rc, -E2BIG);
+}
+
+static bool at_close(const char *text)
+{
+    struct command_document_end end = {.kind = COMMAND_XL};
+    assert_int_equal(command_document_ends(&end, text, strlen(text), NULL), -EAGAIN);
+    return command_document_ends_at_close(&end);
+}
+
+static void a_configuration_may_end_where_the_file_is_closed(void **state)
+{
+    assert_true(at_close("name = 'x'"));
+    assert_true(at_close("name = 'x'\n"));
+    assert_true(at_close("name = 'x'; # y"));
+    assert_true(at_close("disks = [ ',,a' ]"));
+    assert_true(at_close("disks = [\n',,a'\n]"));
+    assert_true(at_close("live = 1\nend"));
+    assert_true(at_close("name = \n"));   /* the parser's to refuse */
+    assert_true(at_close("name = 'x\n")); /* the same */
+    assert_false(at_close("name = "));
+    assert_false(at_close("name = 'x"));
+    assert_false(at_close("live = 1\nname"));
+    assert_false(at_close("live = 1; en"));
+    assert_false(at_close("disks = [ ',,a',\n"));
+    assert_false(at_close("# nothing\n\n"));
+    assert_false(at_close(""));
+}
+
+static void what_is_missing_is_said(void **state)
+{
+    static const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"{\"a\": 1", "last brace"},    {"<a>", "root element"},  {"<!-- a -->", "only comments"},
+        {"disks = [", "end of a list"}, {"# a", "only comments"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t length = strlen(cases[i].text);
+        struct command_document_end end = {.kind = command_document_kind(cases[i].text, length)};
+        command_document_ends(&end, cases[i].text, length, NULL);
+        assert_non_null(strstr(command_document_missing(&end), cases[i].says));
+        assert_int_equal(command_document_is_empty(&end), strstr(cases[i].says, "comments") != NULL);
+    }
+}
+
+static void a_byte_order_mark_is_passed_over(void **state)
+{
+    static const char *const texts[] = {"\xef\xbb\xbf{}", "\xef\xbb\xbf<domainsnapshot/>",
+                                        "\xef\xbb\xbf# x\nend\n"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        assert_int_not_equal(command_document_kind(texts[i], strlen(texts[i])), COMMAND_WORDS);
+        struct create_command c = parse(texts[i]);
+        assert_null(c.name);
+        create_command_done(&c);
+    }
 }
 
 int main(void)
@@ -144,6 +256,11 @@ int main(void)
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(kinds_are_told_by_how_they_begin),
         cmocka_unit_test(its_end_is_found_however_it_is_cut),
+        cmocka_unit_test(what_follows_the_root_element_belongs_to_it),
+        cmocka_unit_test(what_can_never_become_right_is_refused_early),
+        cmocka_unit_test(a_configuration_may_end_where_the_file_is_closed),
+        cmocka_unit_test(what_is_missing_is_said),
+        cmocka_unit_test(a_byte_order_mark_is_passed_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "control_command.h"
 #include "control_files.h"
 
@@ -128,7 +129,7 @@ static void the_answer_is_read_from_its_beginning(void **state)
 {
     struct control_files *files = control_files_new();
     uint64_t handle = open_with(files, "usage\n"), other = open_with(files, "usage\n");
-    bool unfinished;
+    const char *missing;
     reads(files, handle, 0, "usage\n");
     reads(files, handle, 6, "");
     for (int round = 0; round < 2; round++) {
@@ -147,40 +148,105 @@ static void the_answer_is_read_from_its_beginning(void **state)
         reads(files, handle, UINT64_MAX, "");
     }
     reads(files, other, 0, "usage\n");
-    control_files_close(files, handle, &unfinished);
-    assert_false(unfinished);
+    control_files_close(files, handle, &missing);
+    assert_null(missing);
     char byte;
     assert_int_equal(control_files_read(files, handle, 0, &byte, 1), -EBADF);
     control_files_free(files);
 }
 
+static struct control_files *files;
+static uint64_t handle;
+
+/* Adds a piece. What comes of it is expected to be `code`, and a document that is `whole`, or none. */
+static void adds(const char *piece, int code, const char *whole)
+{
+    struct text document = {0};
+    struct error err = {0};
+    int result = control_files_add(files, handle, piece, strlen(piece), 7, &document, &err);
+    if (result != code)
+        fail_msg("%s: %d, %s", piece, result, err.text);
+    if (whole)
+        assert_string_equal(document.data, whole);
+    else
+        assert_int_equal(document.length, 0);
+    text_done(&document);
+}
+
+static void flushes(const char *whole)
+{
+    struct text document = {0};
+    uint64_t stop = 0;
+    assert_int_equal(control_files_flush(files, handle, &document, &stop), whole != NULL);
+    if (whole) {
+        assert_string_equal(document.data, whole);
+        assert_int_equal(stop, 7);
+    }
+    text_done(&document);
+}
+
+static void closes(const char *says)
+{
+    const char *missing;
+    control_files_close(files, handle, &missing);
+    assert_int_equal(missing != NULL, says != NULL);
+    if (says)
+        assert_non_null(strstr(missing, says));
+    adds("{", -EBADF, NULL);
+    handle = open_with(files, "");
+}
+
 static void a_document_is_gathered(void **state)
 {
-    struct control_files *files = control_files_new();
-    uint64_t handle = open_with(files, "");
-    struct text document = {0};
-    bool unfinished;
-    assert_false(control_files_has_begun(files, handle));
-    assert_int_equal(control_files_add(files, handle, "{\"a\"", 4, &document), -EAGAIN);
-    assert_true(control_files_has_begun(files, handle));
-    assert_int_equal(control_files_add(files, handle, ":1}\n", 4, &document), 0);
-    assert_string_equal(document.data, "{\"a\":1}\n");
-    assert_false(control_files_has_begun(files, handle));
-    text_done(&document);
-    assert_int_equal(control_files_add(files, handle, "{\"", 2, &document), -EAGAIN);
-    char *large = calloc(1, COMMAND_DOCUMENT_BYTES_MAX);
+    files = control_files_new();
+    handle = open_with(files, "");
+    adds("words {", 0, "words {");
+    adds("\n", 0, "\n");
+    adds("{\"a\"", -EAGAIN, NULL);
+    adds(":1}\n", 0, "{\"a\":1}\n");
+    adds("\n \n", -EAGAIN, NULL); /* belongs to the document, and is no command of its own */
+    adds("<a>", -EAGAIN, NULL);
+    flushes(NULL);
+    adds("</a>", 0, "<a></a>");
+    adds("<!-- -->", -EAGAIN, NULL);
+    closes(NULL);
+    adds("<!-- -->", -EAGAIN, NULL);
+    closes("only comments");
+    adds("{", -EAGAIN, NULL);
+    closes("last brace");
+    adds("name =", -EAGAIN, NULL);
+    flushes(NULL);
+    adds(" 'x'\n", -EAGAIN, NULL);
+    flushes("name = 'x'\n");
+    flushes(NULL);
+    adds("name = 'y'\nend\n", 0, "name = 'y'\nend\n");
+    adds("\n", -EAGAIN, NULL);
+    adds("up", 0, "up");
+    adds("\n", 0, "\n");
+    adds("disks = [", -EAGAIN, NULL);
+    closes("end of a list");
+    control_files_free(files);
+}
+
+/* Else what follows would be taken for words, and could be a command. */
+static void after_a_refusal_in_a_document_its_rest_is_refused(void **state)
+{
+    cleanup_free char *large = calloc(1, COMMAND_DOCUMENT_BYTES_MAX + 1);
     memset(large, '{', COMMAND_DOCUMENT_BYTES_MAX);
-    assert_int_equal(control_files_add(files, handle, large, COMMAND_DOCUMENT_BYTES_MAX, &document), -E2BIG);
-    assert_false(control_files_has_begun(files, handle));
-    free(large);
-    assert_int_equal(control_files_add(files, handle, "{}", 2, &document), 0); /* begins anew */
-    assert_string_equal(document.data, "{}");
-    text_done(&document);
-    control_files_add(files, handle, "{", 1, &document);
-    control_files_close(files, handle, &unfinished);
-    assert_true(unfinished);
-    assert_int_equal(control_files_add(files, handle, "{", 1, &document), -EBADF);
-    text_done(&document);
+    files = control_files_new();
+    handle = open_with(files, "");
+    adds("{\"", -EAGAIN, NULL);
+    adds(large, -E2BIG, NULL);
+    adds("up", -E2BIG, NULL);
+    adds("{}", -E2BIG, NULL);
+    closes(NULL);
+    adds("{}", 0, "{}");
+    adds("<!DOC", -EINVAL, NULL);
+    adds("TYPE lolz [", -EINVAL, NULL);
+    adds("up", -EINVAL, NULL);
+    flushes(NULL);
+    closes(NULL);
+    adds("up", 0, "up");
     control_files_free(files);
 }
 
@@ -233,6 +299,12 @@ static void each_control_file_has_its_command(void **state)
     assert_int_equal(r.kind, REQUEST_CREATE);
     assert_string_equal(r.create.name, "doc");
     create_command_done(&r.create);
+    r = parsed(false, DOMAIN_CREATE, "<domainsnapshot><name>xml</name></domainsnapshot>\n");
+    assert_string_equal(r.create.name, "xml");
+    create_command_done(&r.create);
+    r = parsed(false, DOMAIN_CREATE, "name = 'xl'\n");
+    assert_string_equal(r.create.name, "xl");
+    create_command_done(&r.create);
     r = parsed(false, DOMAIN_DEFAULTS, "disk-only\nquiesce=require\n");
     assert_int_equal(r.kind, REQUEST_DEFAULTS);
     assert_string_equal(r.defaults, "disk-only\nquiesce=require\n");
@@ -254,8 +326,8 @@ static void each_control_file_has_its_command(void **state)
 
 static void what_is_refused_says_what_is_right(void **state)
 {
-    refused(false, DOMAIN_CREATE, "<domainsnapshot/>", EOPNOTSUPP, "JSON");
-    refused(false, DOMAIN_CREATE, "name = \"x\"\n", EOPNOTSUPP, "JSON");
+    refused(false, DOMAIN_CREATE, "<domain/>", EINVAL, "<domainsnapshot>");
+    refused(false, DOMAIN_CREATE, "nam = \"x\"\n", EINVAL, "memory_path");
     refused(false, DOMAIN_CREATE, "a b", EINVAL, "disk-only");
     refused(false, DOMAIN_CREATE, "{\"x\": 1}", EINVAL, "\"x\"");
     refused(false, DOMAIN_DEFAULTS, "disk=vda:external:/x", EINVAL, "create");
@@ -296,6 +368,7 @@ int main(void)
         cmocka_unit_test(each_file_keeps_its_last_result),
         cmocka_unit_test(the_answer_is_read_from_its_beginning),
         cmocka_unit_test(a_document_is_gathered),
+        cmocka_unit_test(after_a_refusal_in_a_document_its_rest_is_refused),
         cmocka_unit_test(each_control_file_has_its_command),
         cmocka_unit_test(what_is_refused_says_what_is_right),
         cmocka_unit_test(the_words_are_one_command_however_long),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* domain.json and snapshot.json, byte for byte, and as a JSON parser that is not ours sees them. */
+/* domain.json, snapshot.json and snapshot.xml, byte for byte, and as parsers that are not ours see them. */
 #include "unit.h"
 
 #include <json-c/json.h>
+#include <libxml/parser.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,6 +152,40 @@ static const char clean_json[] = //
     "  ]\n"
     "}\n";
 
+static const char clean_xml[] = //
+    "<domainsnapshot>\n"
+    "  <name>clean</name>\n"
+    "  <description>after &quot;install&quot;\n"
+    "</description>\n"
+    "  <state>running</state>\n"
+    "  <creationTime>1000000000</creationTime>\n"
+    "  <memory snapshot=\"internal\"/>\n"
+    "  <disks>\n"
+    "    <disk name=\"vda\" snapshot=\"internal\"/>\n"
+    "    <disk name=\"vdb\" snapshot=\"no\"/>\n"
+    "  </disks>\n"
+    "</domainsnapshot>\n";
+
+static const char snap1_xml[] = //
+    "<domainsnapshot>\n"
+    "  <name>snap1</name>\n"
+    "  <state>disk-snapshot</state>\n"
+    "  <parent>\n"
+    "    <name>clean</name>\n"
+    "  </parent>\n"
+    "  <creationTime>1000000001</creationTime>\n"
+    "  <memory snapshot=\"no\"/>\n"
+    "  <disks>\n"
+    "    <disk name=\"vda\" snapshot=\"external\">\n"
+    "      <driver type=\"qcow2\"/>\n"
+    "    </disk>\n"
+    "    <disk name=\"vdb\" snapshot=\"no\"/>\n"
+    "  </disks>\n"
+    "  <domain>\n"
+    "    <uuid>7a4c</uuid>\n"
+    "  </domain>\n"
+    "</domainsnapshot>\n";
+
 static void documents_are_these_bytes(void **state)
 {
     struct domain *domain = new_domain();
@@ -160,6 +195,13 @@ static void documents_are_these_bytes(void **state)
     text_done(&text);
     document_snapshot(&text, domain, domain->snapshots[0]);
     assert_string_equal(text.data, clean_json);
+    text_done(&text);
+    document_snapshot_xml(&text, domain, domain->snapshots[0]);
+    assert_string_equal(text.data, clean_xml);
+    text_done(&text);
+    domain->uuid = strdup("7a4c");
+    document_snapshot_xml(&text, domain, domain->snapshots[1]);
+    assert_string_equal(text.data, snap1_xml);
     text_done(&text);
     domain_unref(domain);
 }
@@ -230,6 +272,70 @@ static void every_string_of_bytes_stays_valid(void **state)
     domain_unref(domain);
 }
 
+/* The content of <description>, as libxml2 reads it; the caller frees. */
+static xmlChar *described(struct text *text)
+{
+    assert_false(text->failed);
+    xmlDocPtr document = xmlReadMemory(text->data, (int)text->length, NULL, NULL, XML_PARSE_NONET);
+    assert_non_null(document);
+    xmlNodePtr node = xmlDocGetRootElement(document)->children;
+    while (node && strcmp((const char *)node->name, "description") != 0)
+        node = node->next;
+    assert_non_null(node);
+    xmlChar *content = xmlNodeGetContent(node);
+    xmlFreeDoc(document);
+    text_done(text);
+    return content;
+}
+
+static void every_string_of_bytes_stays_valid_in_xml(void **state)
+{
+    struct domain *domain = new_domain();
+    struct snapshot *snapshot = domain->snapshots[0];
+    for (unsigned byte = 1; byte < 256; byte++) {
+        char string[] = {'a', (char)byte, 'b', '\0'};
+        free(snapshot->description);
+        snapshot->description = strdup(string);
+        struct text text = {0};
+        document_snapshot_xml(&text, domain, snapshot);
+        xmlChar *back = described(&text);
+        bool is_kept = (byte >= 0x20 && byte < 0x7f) || byte == '\t' || byte == '\n';
+        assert_string_equal((const char *)back, is_kept ? string
+                                                        : "a\xef\xbf\xbd"
+                                                          "b");
+        xmlFree(back);
+    }
+    domain_unref(domain);
+}
+
+static void a_state_is_what_libvirt_calls_it(void **state)
+{
+    static const struct {
+        enum snapshot_state state;
+        uint64_t memory_size;
+        const char *shown;
+    } table[] = {
+        {SNAPSHOT_STATE_SHUTOFF, 0, "<state>shutoff</state>"},
+        {SNAPSHOT_STATE_RUNNING, 0, "<state>disk-snapshot</state>"},
+        {SNAPSHOT_STATE_UNKNOWN, 0, "<state>disk-snapshot</state>"},
+        {SNAPSHOT_STATE_RUNNING, 4096, "<state>running</state>"},
+        {SNAPSHOT_STATE_PAUSED, 4096, "<state>paused</state>"},
+        {SNAPSHOT_STATE_UNKNOWN, 4096, NULL},
+    };
+    struct domain *domain = new_domain();
+    struct snapshot *snapshot = domain->snapshots[0];
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        snapshot->state = table[i].state;
+        snapshot->memory_size = table[i].memory_size;
+        struct text text = {0};
+        document_snapshot_xml(&text, domain, snapshot);
+        assert_int_equal(strstr(text.data, "<state>") != NULL, table[i].shown != NULL);
+        assert_true(!table[i].shown || strstr(text.data, table[i].shown));
+        text_done(&text);
+    }
+    domain_unref(domain);
+}
+
 static void times_that_no_calendar_has_are_null(void **state)
 {
     struct domain *domain = new_domain();
@@ -280,6 +386,8 @@ int main(void)
         cmocka_unit_test(an_external_snapshot_has_no_internal_names),
         cmocka_unit_test(an_empty_domain_is_a_document_too),
         cmocka_unit_test(every_string_of_bytes_stays_valid),
+        cmocka_unit_test(every_string_of_bytes_stays_valid_in_xml),
+        cmocka_unit_test(a_state_is_what_libvirt_calls_it),
         cmocka_unit_test(times_that_no_calendar_has_are_null),
         cmocka_unit_test(a_loop_of_layers_ends),
     };

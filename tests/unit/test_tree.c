@@ -168,7 +168,7 @@ static void directories_list_files_first_and_go_on_anywhere(void **state)
     assert_lists("empty/snapshots", ".order ");
     assert_lists("web1/snapshots/d",
                  "clone consistency created delete description missing protected revert snapshot.json "
-                 "state unique_bytes parent children disks ");
+                 "snapshot.xml state unique_bytes parent children disks ");
     assert_lists("web1/snapshots/a/children", "b d ");
     assert_lists("web1/snapshots/a/disks", "vda.raw vdb.raw ");
     assert_lists("web1/snapshots/d/disks", "vda.raw ");
