@@ -412,6 +412,16 @@ static bool carries(const struct scan *scan, const struct scan_image *below, cha
             !state_paths_have(except, image->path))
             return true;
     }
+    /* What only a definition may follow. */
+    for (size_t i = 0; i < scan->definition_count; i++)
+        for (size_t j = 0; scan->definitions[i].is_good && j < scan->definitions[i].definition.disk_count;
+             j++) {
+            const struct scan_chain *chain = &scan->definitions[i].chains[j];
+            for (size_t k = 1; k < chain->count; k++)
+                if (chain->images[k]->first == below->first &&
+                    !state_paths_have(except, chain->images[k - 1]->path))
+                    return true;
+        }
     return false;
 }
 
