@@ -181,12 +181,12 @@ static void render_domain(const struct content_source *source, const struct plac
 
 /*
  * Who starts a domain takes the image that `source` names. So nothing is named where the active one is gone,
- * or where the state that told which it is may be damaged: the file that a look finds on top may be frozen.
+ * where that would be a layer of another disk, or where the state that told which it is may be damaged: the file that a look finds on top may be frozen.
  */
 static bool may_be_started_from(const struct domain *domain, const struct disk *disk)
 {
     if (!disk->active)
-        return !domain->is_administered;
+        return !domain->is_administered && !disk->is_of_another;
     return !domain->is_guessed || !domain->may_switch_files || strcmp(disk->active->path, disk->source) == 0;
 }
 

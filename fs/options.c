@@ -163,14 +163,14 @@ static bool is_one_of(const char *name, const char *const *names)
 }
 
 /* Flags that libfuse hands on. */
-static const char *const mount_flags_passed[] = {"suid",  "nosuid",  "dev",   "nodev", "exec",    "noexec",
-                                                 "atime", "noatime", "async", "sync",  "dirsync", NULL};
+static const char *const mount_flags_passed[] = {"suid",    "nosuid", "dev",  "nodev",   "exec", "noexec",
+                                                 "noatime", "async",  "sync", "dirsync", NULL};
 
 /* Flags that libfuse may not know, and that change nothing here: the times of files never change. Permissions
  * are checked whether or not it is said. */
 static const char *const flags_without_effect[] = {
-    "diratime",      "nodiratime", "relatime",   "norelatime",          "strictatime",
-    "nostrictatime", "lazytime",   "nolazytime", "default_permissions", NULL};
+    "atime",    "diratime",   "nodiratime",          "relatime", "norelatime", "strictatime", "nostrictatime",
+    "lazytime", "nolazytime", "default_permissions", NULL};
 
 /* `text` is NAME or NAME=VALUE. */
 static int apply_option(struct options *options, char *text, struct text *mount_flags, struct error *err)

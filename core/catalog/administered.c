@@ -3,6 +3,7 @@
 #include "catalog/administered.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,7 +89,10 @@ struct marking {
 static void mark(const struct marking *marking, const char *path)
 {
     struct scan_image *image = image_index_find(marking->index, marking->source, path);
-    if (image && !is_a_source(marking->state, path))
+    if (!image)
+        return;
+    kin_of(marking->kinship, image)->is_known = true;
+    if (!is_a_source(marking->state, path))
         kin_of(marking->kinship, image)->is_layer = true;
 }
 
@@ -152,11 +156,12 @@ static struct scan_image *topmost(const struct kinship *kinship, struct scan_ima
     return top;
 }
 
-static const struct state_disk *state_of(const struct draft *draft, const struct draft_disk *disk)
+const struct state_disk *administered_disk(const struct draft *draft, const struct draft_disk *disk)
 {
-    for (size_t i = 0; draft->state && i < draft->state->disk_count; i++)
-        if (strcmp(draft->state->disks[i].target, disk->target) == 0)
-            return &draft->state->disks[i];
+    const struct state_domain *state = draft->state;
+    for (size_t i = 0; state && state->is_administered && i < state->disk_count; i++)
+        if (strcmp(state->disks[i].target, disk->target) == 0)
+            return &state->disks[i];
     return NULL;
 }
 
@@ -168,7 +173,7 @@ static char *const *named_of(const struct draft *draft)
 int administered_chain(const struct kinship *kinship, const struct image_index *index, struct draft *draft,
                        struct draft_disk *disk)
 {
-    const struct state_disk *state = state_of(draft, disk);
+    const struct state_disk *state = administered_disk(draft, disk);
     struct scan_image *active = image_index_find(index, kinship->scan->source, state->active);
     if (!active) {
         draft_problem(draft, "%s, which disk %s writes to, is gone; nothing can be changed until it is back",
@@ -177,6 +182,56 @@ int administered_chain(const struct kinship *kinship, const struct image_index *
         return 0;
     }
     return scan_chain_follow(named_of(draft), topmost(kinship, active), &disk->chain);
+}
+
+/* ---- Layers of others ---- */
+
+#define NO_POSITION UINT_MAX
+
+/* Is the file a layer of a disk of the domain, but for the one at `position`? */
+static bool has_layer(const struct state_domain *state, const char *path, unsigned position)
+{
+    for (size_t i = 0; i < state->disk_count; i++)
+        if (state->disks[i].position != position && state->disks[i].active &&
+            strcmp(state->disks[i].active, path) == 0)
+            return true;
+    for (size_t i = 0; i < state->snapshot_count; i++)
+        for (size_t j = 0; j < state->snapshots[i].frozen_count; j++)
+            if (state->snapshots[i].frozen[j].position != position &&
+                strcmp(state->snapshots[i].frozen[j].layer, path) == 0)
+                return true;
+    for (size_t i = 0; i < state->hidden_count; i++)
+        if (state->hidden[i].position != position && strcmp(state->hidden[i].layer, path) == 0)
+            return true;
+    return false;
+}
+
+static void refuse_layer(const char *source, struct draft *draft, struct draft_disk *disk,
+                         const struct state_domain *state)
+{
+    bool is_own = draft->state && draft->state->serial == state->serial;
+    const struct state_disk *known = administered_disk(draft, disk);
+    const char *path = disk->chain.images[0]->path;
+    if (!state->is_administered ||
+        !has_layer(state, path_in_store(source, path), is_own && known ? known->position : NO_POSITION))
+        return;
+    draft_problem(draft,
+                  "%s, which disk %s begins with, is a layer of another disk, of %s, and is left alone", path,
+                  disk->target, state->name);
+    draft->is_incomplete = true;
+    disk->is_of_another = true;
+    scan_chain_done(&disk->chain);
+}
+
+void administered_refuse_layers(const char *source, struct draft *draft, struct state_domain *const *states,
+                                size_t count)
+{
+    for (size_t i = 0; i < draft->disk_count; i++) {
+        struct draft_disk *disk = &draft->disks[i];
+        const struct state_disk *known = administered_disk(draft, disk);
+        for (size_t j = 0; j < count && disk->chain.count && !(known && known->active); j++)
+            refuse_layer(source, draft, disk, states[j]);
+    }
 }
 
 /* ---- All layers of a disk ---- */
@@ -240,7 +295,7 @@ static int add_known(const struct kinship *kinship, const struct image_index *in
 int administered_layers(const struct kinship *kinship, const struct image_index *index, struct draft *draft,
                         struct draft_disk *disk)
 {
-    const struct state_disk *state = state_of(draft, disk);
+    const struct state_disk *state = administered_disk(draft, disk);
     const struct state_domain *known = draft->state;
     int r = add_chain(disk, &disk->chain);
     if (!state || !known->is_administered)

@@ -30,6 +30,17 @@ struct scan_image *image_index_find(const struct image_index *index, const char 
 void administered_mark(const struct kinship *kinship, const struct image_index *index, const char *source,
                        struct state_domain *const *states, size_t state_count);
 
+/* What the state that is known of the draft says of the disk; NULL where it is not administered, or another
+ * disk. */
+const struct state_disk *administered_disk(const struct draft *draft, const struct draft_disk *disk);
+
+/*
+ * Takes the chains from those disks of the draft that the store knows no active image of, and that begin with
+ * a layer of another disk, as one of these states tells: nobody may write there. With a problem that says so.
+ */
+void administered_refuse_layers(const char *source, struct draft *draft, struct state_domain *const *states,
+                                size_t count);
+
 /*
  * Gives a disk of a draft, whose state is known and administered, its chain, and a problem where the active
  * image is gone. -ENOMEM.

@@ -142,6 +142,7 @@ static int add_disks(struct assembly *assembly)
             .active = from->chain.count ? assembly->layers[i][0] : NULL,
             .snapshot = from->snapshot,
             .persistent = from->persistent,
+            .is_of_another = from->is_of_another,
         };
         const struct state_mirror *mirror =
             disk_state(assembly, i) ? state_find_mirror(draft->state, disk->position) : NULL;

@@ -161,11 +161,9 @@ static int keep_missing_snapshots(struct assembly *assembly, bool incomplete)
         const struct state_snapshot *from = &known->snapshots[i];
         if (is_there[i])
             continue;
-        if (groups_find(&assembly->groups, from->name) || (!incomplete && !is_lost(assembly, from))) {
-            if (from->memory.path && state_add_unneeded(state, &from->memory) < 0)
-                return -ENOMEM;
+        /* A file with its memory stays: nobody asked for that to be deleted. */
+        if (groups_find(&assembly->groups, from->name) || (!incomplete && !is_lost(assembly, from)))
             continue;
-        }
         if (state_snapshot_copy(from, &state->snapshots[state->snapshot_count]) < 0)
             return -ENOMEM;
         state->snapshot_count++;

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "catalog/administered.h"
 #include "catalog/compare.h"
 #include "catalog/service.h"
 #include "catalog/step_back.h"
@@ -186,6 +187,17 @@ static int held_look_begin(struct catalog_service *service, uint64_t serial, con
 /* What becomes of what was found: called once, with the lock not held. */
 typedef int held_look_end(struct held_look *look, struct draft *draft, void *opaque, struct error *err);
 
+/* The look knew the state of this domain alone. With the lock held. */
+static int refuse_layers_of_others(struct catalog_service *service, struct draft *draft, struct error *err)
+{
+    size_t count = 0;
+    cleanup_free struct state_domain **states = members_states(&service->members, &count);
+    if (!states)
+        return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    administered_refuse_layers(locate_source(service->options.locate), draft, states, count);
+    return 0;
+}
+
 /* It is the catalog's from now on. */
 static int publish(struct held_look *look, struct draft *draft, void *opaque, struct error *err)
 {
@@ -195,8 +207,11 @@ static int publish(struct held_look *look, struct draft *draft, void *opaque, st
     struct member *member = members_find(&service->members, look->serial);
     if (!member)
         return gone(err);
-    int r = members_replace(&service->members, locate_source(service->options.locate), draft, member,
-                            look->is_told, &changed, err);
+    int r = refuse_layers_of_others(service, draft, err);
+    if (r < 0)
+        return r;
+    r = members_replace(&service->members, locate_source(service->options.locate), draft, member,
+                        look->is_told, &changed, err);
     if (r == 0 && member->domain->is_incomplete)
         want_look(service); /* it may have been so for this look only, of which the watcher knows nothing */
     return r == 0 && changed ? catalog_publish(service, err) : r;
@@ -270,6 +285,9 @@ static int imagine(struct held_look *look, struct draft *draft, void *opaque, st
     struct catalog_service *service = look->service;
     struct imagined *imagined = opaque;
     LOCK_MEMBERS(service);
+    int r = refuse_layers_of_others(service, draft, err);
+    if (r < 0)
+        return r;
     return members_imagine(&service->members, locate_source(service->options.locate), draft,
                            &imagined->domain, &imagined->state, err);
 }

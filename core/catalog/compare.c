@@ -39,9 +39,9 @@ static bool same_disk(const struct disk *a, const struct disk *b)
 {
     return a->position == b->position && strcmp(a->target, b->target) == 0 &&
            strcmp(a->source, b->source) == 0 && a->format == b->format && a->snapshot == b->snapshot &&
-           a->persistent == b->persistent && same_string(a->mirror, b->mirror) &&
-           a->mirror_operation == b->mirror_operation && a->mirror_is_unsettled == b->mirror_is_unsettled &&
-           same_layer(a->active, b->active);
+           a->persistent == b->persistent && a->is_of_another == b->is_of_another &&
+           same_string(a->mirror, b->mirror) && a->mirror_operation == b->mirror_operation &&
+           a->mirror_is_unsettled == b->mirror_is_unsettled && same_layer(a->active, b->active);
 }
 
 static bool same_frozen(const struct frozen *a, const struct frozen *b)

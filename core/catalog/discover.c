@@ -16,7 +16,8 @@
 #include "catalog/scan_images.h"
 #include "domain/name.h"
 
-#define PROBLEM_BYTES_MAX 8192 /* nobody reads more */
+#define PROBLEM_BYTES_MAX 8192  /* nobody reads more */
+#define IMPLICIT_TARGET   "vda" /* the disk of a domain without a definition */
 
 struct search {
     const struct scan *scan;
@@ -209,11 +210,8 @@ static int draft_definition(struct search *search, const struct scan_definition 
 
 static bool has_active(const struct draft *draft, const struct draft_disk *disk)
 {
-    const struct state_domain *state = draft->state;
-    for (size_t i = 0; state && state->is_administered && i < state->disk_count; i++)
-        if (strcmp(state->disks[i].target, disk->target) == 0)
-            return state->disks[i].active;
-    return false;
+    const struct state_disk *known = administered_disk(draft, disk);
+    return known && known->active;
 }
 
 /* The chains of a domain that has a definition, once its state is known. */
@@ -302,11 +300,20 @@ static int draft_implicit(struct search *search, struct scan_image *image)
     int r = name ? add_draft(search, name, 1, &draft) : -ENOMEM;
     if (r < 0)
         return r;
+    draft->implicit = image;
     draft->disks[0] = (struct draft_disk){
-        .target = "vda", .source = image->path, .format = IMAGE_FORMAT_QCOW2, .persistent = true};
+        .target = IMPLICIT_TARGET, .source = image->path, .format = IMAGE_FORMAT_QCOW2, .persistent = true};
+    return 0;
+}
+
+/* The chain of a domain that has none, once its state is known. */
+static int chain_implicit(struct search *search, struct draft *draft)
+{
+    if (has_active(draft, &draft->disks[0]))
+        return administered_chain(&search->kinship, &search->index, draft, &draft->disks[0]);
     cleanup(scan_chain_done) struct scan_chain chain = {0};
-    r = scan_chain_follow(NULL, image, &chain);
-    return r < 0 ? r : put_overlays(search, draft, &draft->disks[0], image, &chain);
+    int r = scan_chain_follow(NULL, draft->implicit, &chain);
+    return r < 0 ? r : put_overlays(search, draft, &draft->disks[0], draft->implicit, &chain);
 }
 
 /* ---- What the store knows of them ---- */
@@ -317,13 +324,35 @@ static void claim(struct search *search, struct draft *draft, size_t state)
     search->claimed[state] = true;
 }
 
-/* First whom a uuid tells, then whom a name, then whom its file. */
+/* Can a domain without a definition go on with it? */
+static bool fits_implicit(const struct state_domain *state)
+{
+    return state->disk_count == 1 && strcmp(state->disks[0].target, IMPLICIT_TARGET) == 0 && state->files &&
+           state->files[0] && !state->files[1];
+}
+
+/* Does the definition name all files that the state knows? Then it is that domain's, under another name. */
+static bool names_files(const struct search *search, const struct draft *draft,
+                        const struct state_domain *state)
+{
+    for (char **known = state->files; known && *known; known++) {
+        bool named = false;
+        for (size_t i = 0; i < draft->disk_count && !named; i++)
+            named = strcmp(*known, path_in_store(search->scan->source, draft->disks[i].source)) == 0;
+        if (!named)
+            return false;
+    }
+    return state->files && *state->files;
+}
+
+/* First whom a uuid tells, then whom a name, then whom its files. */
 static void match_states(struct search *search, struct draft *draft, int round)
 {
     const char *uuid = draft->definition ? draft->definition->definition.uuid : NULL;
     for (size_t i = 0; i < search->state_count && !draft->state; i++) {
         const struct state_domain *state = search->states[i];
-        if (search->claimed[i] || (!draft->definition && is_kept(search, state)))
+        if (search->claimed[i] || ((!draft->definition || round == 2) && is_kept(search, state)) ||
+            (!draft->definition && state->is_administered && !fits_implicit(state)))
             continue;
         bool same = false;
         if (round == 0)
@@ -331,9 +360,10 @@ static void match_states(struct search *search, struct draft *draft, int round)
         else if (round == 1)
             same = strcmp(draft->name, state->name) == 0 &&
                    (!uuid || !state->uuid || strcmp(uuid, state->uuid) == 0);
+        else if (draft->definition)
+            same = state->is_administered && (!uuid || !state->uuid) && names_files(search, draft, state);
         else
-            same = !draft->definition &&
-                   state_has_file(state, path_in_store(search->scan->source, draft->disks[0].source));
+            same = state_has_file(state, path_in_store(search->scan->source, draft->disks[0].source));
         if (same)
             claim(search, draft, i);
     }
@@ -361,6 +391,54 @@ static bool is_of_unread(const struct search *search, const struct scan_image *i
         if (state_has_file(search->states[i], image->name) && is_kept(search, search->states[i]))
             return true;
     return false;
+}
+
+/*
+ * Is it of a domain that is administered, and whose definition is not there, or can't be used? No other
+ * domain is made of its files: what reads like its present state is a layer of it, and would be destroyed if
+ * it was written to.
+ */
+static bool is_left_alone(const struct search *search, size_t state)
+{
+    return !search->claimed[state] && search->states[state]->is_administered &&
+           (is_kept(search, search->states[state]) || !fits_implicit(search->states[state]));
+}
+
+static bool is_held_back(const struct search *search, const struct scan_image *image)
+{
+    for (size_t i = 0; i < search->state_count; i++)
+        if (is_left_alone(search, i) && state_has_file(search->states[i], image->name))
+            return true;
+    return false;
+}
+
+static void note_held_back(struct search *search)
+{
+    for (size_t i = 0; i < search->scan->image_count; i++)
+        for (size_t j = 0; j < search->state_count; j++) {
+            const struct scan_image *image = search->scan->images[i];
+            if (is_left_alone(search, j) && image->name && image == image->first &&
+                state_has_file(search->states[j], image->name))
+                notices_add(
+                    search->notices, LOG_LEVEL_WARNING,
+                    "%s is shown in no domain: it is of %s, whose definition is not there or can't be used",
+                    image->path, search->states[j]->name);
+        }
+}
+
+/* What is a layer of some disk, as the store knows, is the present of no other: nobody may write to it. */
+static void refuse_layers(struct search *search)
+{
+    for (size_t i = 0; i < search->discovery->count; i++) {
+        struct draft *draft = &search->discovery->drafts[i];
+        bool is_one = false;
+        for (size_t j = 0; j < draft->disk_count; j++) {
+            const struct scan_chain *chain = &draft->disks[j].chain;
+            is_one |= chain->count && kin_of(&search->kinship, chain->images[0])->is_known;
+        }
+        if (is_one)
+            administered_refuse_layers(search->scan->source, draft, search->states, search->state_count);
+    }
 }
 
 static bool is_candidate(const struct search *search, const struct scan_image *image)
@@ -412,18 +490,24 @@ static int run(struct search *search)
             r = draft_definition(search, &scan->definitions[i]);
     if (r < 0)
         return r;
-    match_all(search, 0, 2);
+    match_all(search, 0, 3);
     size_t defined = search->discovery->count;
     for (size_t i = 0; r == 0 && i < defined; i++)
         r = chain_definition(search, &search->discovery->drafts[i]);
     for (size_t i = 0; r == 0 && i < scan->image_count; i++) {
         struct scan_image *image = scan->images[i];
-        if (is_candidate(search, image) && !is_of_unread(search, image))
+        if (is_candidate(search, image) && !is_of_unread(search, image) && !is_held_back(search, image))
             r = draft_implicit(search, image);
     }
     if (r < 0)
         return r;
     match_all(search, defined, 3);
+    for (size_t i = defined; r == 0 && i < search->discovery->count; i++)
+        r = chain_implicit(search, &search->discovery->drafts[i]);
+    if (r < 0)
+        return r;
+    refuse_layers(search);
+    note_held_back(search);
     for (size_t i = 0; i < search->discovery->count; i++)
         for (size_t j = 0; r == 0 && j < search->discovery->drafts[i].disk_count; j++)
             r = administered_layers(&search->kinship, &search->index, &search->discovery->drafts[i],

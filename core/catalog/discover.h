@@ -33,6 +33,7 @@ struct draft_disk {
     enum image_format format;
     enum snapshot_preset snapshot;
     bool persistent;
+    bool is_of_another;         /* what it names is a layer of another disk: nobody may write to it */
     struct scan_chain chain;    /* top first; without images where the top can't be read */
     struct draft_layer *layers; /* those of the chain, at the same places, then those beside it */
     size_t layer_count;
@@ -41,6 +42,7 @@ struct draft_disk {
 struct draft {
     char *name;
     const struct scan_definition *definition; /* NULL for an implicit domain */
+    struct scan_image *implicit;              /* the image that makes that one; NULL for others */
     struct draft_disk *disks;
     size_t disk_count;
     const struct state_domain *state; /* what the store knows of it; NULL: nothing */

@@ -13,8 +13,9 @@ struct kin {
     const struct scan_image *overlay;     /* such an overlay stands directly on it */
     const struct scan_image *child;       /* any image that stands directly on it, but for itself */
     const struct scan_image *other_child; /* one of those that is no such overlay */
-    bool is_layer; /* a layer of an administered domain, and not what its definition names */
-    bool is_seen;  /* in the chain of some disk; for discover.c */
+    bool is_known;                        /* as a layer of an administered domain */
+    bool is_layer;                        /* of such a domain, and not what its definition names */
+    bool is_seen;                         /* in the chain of some disk; for discover.c */
 };
 
 struct kinship {

@@ -67,6 +67,7 @@ struct disk {
     struct layer *active;     /* top of the chain; NULL where it could not be read, see domain.problem */
     enum snapshot_preset snapshot;
     bool persistent;
+    bool is_of_another;        /* `source` is a layer of another disk: nobody may write to it */
     char *mirror;              /* absolute path of the copy that its QEMU keeps in step; NULL: none */
     uint64_t mirror_operation; /* what its job there is called after */
     bool mirror_is_unsettled;  /* something was begun with it that has to be brought to its end */

@@ -68,7 +68,8 @@ def base(room):
     subprocess.run(["cc", "-O2", "-static", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", f"{room}/init", f"{HERE}/init.c"], check=True)
     archive.file("init", f"{room}/init")
     for name in packages.MODULES:
-        archive.file(f"modules/{name}.ko", os.path.join(packages.folder(), f"{name}.ko"))
+        if os.path.exists(os.path.join(packages.folder(), f"{name}.ko")):
+            archive.file(f"modules/{name}.ko", os.path.join(packages.folder(), f"{name}.ko"))
     return archive.finish()
 
 

@@ -5,6 +5,7 @@ is installed would be booted one day): its kernel, the modules for virtio, and t
 where all that is there already."""
 
 import glob
+import lzma
 import os
 import re
 import shutil
@@ -55,9 +56,15 @@ def fetch(into):
         (kernel,) = glob.glob(f"{room}/root/boot/vmlinuz-*")
         shutil.copyfile(kernel, f"{into}/vmlinuz")
         for name in MODULES:
-            (module,) = glob.glob(f"{room}/root/lib/modules/**/{name}.ko", recursive=True)
-            shutil.copyfile(module, f"{into}/{name}.ko")
+            copy_module(f"{room}/root", name, into)
         shutil.copy(f"{room}/root/usr/sbin/qemu-ga", into)
+
+
+def copy_module(root, name, into):
+    """Kernels that have it built in come without it (Debian 13's has most); there modules are compressed, too."""
+    for module in glob.glob(f"{root}/**/modules/**/{name}.ko*", recursive=True):
+        with (lzma.open if module.endswith(".xz") else open)(module, "rb") as file, open(f"{into}/{name}.ko", "wb") as copy:
+            shutil.copyfileobj(file, copy)
 
 
 def refresh():
