@@ -72,6 +72,17 @@ void reclaim_states_go_back(struct reclaim_states *states)
     drop_kept(states);
 }
 
+void reclaim_states_read_again(struct reclaim_states *states)
+{
+    for (size_t i = 0; i < states->count; i++) {
+        struct state_domain *saved;
+        if (store_read(states->administration->options.store, states->states[i]->serial, &saved, NULL) < 0)
+            continue;
+        state_domain_free(states->states[i]);
+        states->states[i] = saved;
+    }
+}
+
 void reclaim_states_let_go(struct reclaim_states *states)
 {
     drop_kept(states);

@@ -62,6 +62,9 @@ void reclaim_states_show(struct reclaim_states *states);
 int reclaim_states_keep(struct reclaim_states *states, struct error *err);
 void reclaim_states_go_back(struct reclaim_states *states);
 
+/* Somebody else may have saved them: what is saved is here. What can't be read stays. */
+void reclaim_states_read_again(struct reclaim_states *states);
+
 /* Somebody else has saved them: what is here is not saved any more. */
 void reclaim_states_let_go(struct reclaim_states *states);
 

@@ -240,17 +240,17 @@ static int claim(struct administration *administration, const struct world *worl
 
 /*
  * All of the layer is in `into` as well, and what lies on it does so still. From here on the states say
- * `into`: killed before the headers do so too, the layer is one that nobody sees, and is merged with what
+ * `into`: where the headers can't do so too, the layer is one that nobody sees, and is merged with what
  * lies on it. Else what reads through both would hold up each other for as long as there is the snapshot.
  */
-static int host_has_copied(void *opaque, struct error *err)
+static int has_copied(void *opaque, struct error *err)
 {
     const struct doing *doing = opaque;
     struct reclaim_states *states = doing->states;
     int r = reclaim_states_keep(states, err);
     if (r == 0)
         r = reclaim_states_repoint(states, doing->world, doing->task->layer, doing->task->into, err);
-    if (r == 0) /* QEMU is not done with it */
+    if (r == 0 && doing->host) /* QEMU is not done with it */
         r = reclaim_states_touch_again(states, doing->task->into, err);
     if (r == 0)
         r = reclaim_states_store(states, err);
@@ -268,7 +268,7 @@ static int merge_down_running(const struct doing *doing, struct error *err)
     int r = touch_children(states, doing->world, task->layer, err);
     if (r == 0)
         r = reclaim_host_merge_down(doing->host, states->administration, doing->world, doing->work,
-                                    task->layer, task->into, host_has_copied, (void *)doing, err);
+                                    task->layer, task->into, has_copied, (void *)doing, err);
     crash_point("merged");
     if (r == 0)
         r = rename_backings(doing, err);
@@ -294,8 +294,12 @@ static int merge_down_stopped(const struct doing *doing, struct error *err)
                                err);
     crash_point("merged");
     if (r == 0)
+        r = has_copied((void *)doing, err);
+    if (r == 0)
         r = rename_backings(doing, err);
-    return r < 0 ? r : merged(doing, err);
+    if (r == 0)
+        r = reclaim_states_save(states, err);
+    return r < 0 ? r : remove_layer(doing, err);
 }
 
 static int merge_down(const struct doing *doing, struct error *err)
@@ -409,9 +413,14 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
         return r;
     struct doing doing = {.states = &states, .world = &world, .work = work, .task = task, .hosts = &hosts};
     r = do_step(&doing, err);
-    /* What is touched stays so where a QEMU may be writing to it still: until it is asked again. */
+    if (r == 0)
+        return 0;
+    /* What is touched stays so where a QEMU may be writing to it still: until it is asked again. What was
+     * saved is so all the same, and the next step is planned by it. */
     struct error why;
-    if (r < 0 && !reclaim_hosts_are_lost(&hosts) && reclaim_states_give_up(&states, &world, &why) < 0)
+    if (!reclaim_hosts_give_up(&hosts))
+        reclaim_states_show(&states);
+    else if (reclaim_states_give_up(&states, &world, &why) < 0)
         log_warning("%s", why.text);
     return r;
 }
