@@ -68,6 +68,7 @@ struct control {
     _Atomic int32_t hung; /* a helper that never ends by itself */
     char told[2048];      /* which calls were hit */
     char source[1024];
+    char only[64]; /* a command: no other is counted. Empty: all are */
 };
 
 #define FDS_MAX     65536
@@ -102,7 +103,8 @@ static void tell(const char *call, const char *what)
 /* 0: it goes on as always. Else how it fails. */
 static uint32_t hit(enum kind kind, const char *call, const char *what)
 {
-    if (!control || atomic_load(&control->kind) != kind)
+    if (!control || atomic_load(&control->kind) != kind ||
+        (*control->only && strcmp(what, control->only) != 0))
         return 0;
     int32_t left = atomic_fetch_sub(&control->countdown, 1);
     if (left > 1 || (left < 1 && !control->lasts))

@@ -183,7 +183,7 @@ def wait_settled(mount):
         quiet_since[0] = quiet_since[0] or now
         return now > quiet_since[0] + administer.QUIET
 
-    wait_for(is_quiet, f"all to be settled: {administer.jobs(mount, 'web1')}, journal {journal_left(mount)}")
+    wait_for(is_quiet, lambda: f"all to be settled: {administer.jobs(mount, 'web1')}, journal {journal_left(mount)}")
 
 
 class Scene:
@@ -216,7 +216,8 @@ class Scene:
 
 
 def names(mount):
-    return [re.sub(r"~[0-9]+$", "", name) for name in administer.names_beside(mount)]
+    """Of the files beside the store, up to their endings: a layer can be merged into the one above or below."""
+    return sorted(name.partition(".")[0] for name in administer.names_beside(mount) if name != MEMORY)
 
 
 def runs(mount, operation, allowed):
@@ -289,14 +290,13 @@ def finish(scene, mount):
     wait_settled(mount)
     administer.wait_idle(mount)
     mount.check(is_running=False)
-    found = names(mount)
-    if not any(name.endswith("copy.qcow2") for name in found) or scene.operation is not ABORT:
+    if scene.operation is not ABORT or not os.path.exists(copied(mount)):
         # Disks that could not be taken back are a snapshot without its memory.
         has_file = "new" in mount.frozen_bytes and domains.document(mount, "new")["memory"] == "external"
-        equal(MEMORY in found, has_file, "the memory")
-        scene.names = scene.names or set(found) - {MEMORY}
+        equal(os.path.exists(os.path.join(mount.source, MEMORY)), has_file, "the memory")
+        scene.names = scene.names or names(mount)
         # a merge that could not be carried on is tried again, after a while
-        wait_for(lambda: set(names(mount)) - {MEMORY} == scene.names, f"{scene.names} alone to be there, and not {names(mount)}")
+        wait_for(lambda: names(mount) == scene.names, lambda: f"{scene.names} alone to be there, and not {administer.names_beside(mount)}")
     mount.unmount()
     equal(store_left(mount), [], "files in the store")
 
