@@ -186,19 +186,31 @@ static int remove_layer(const struct doing *doing, struct error *err)
     return reclaim_states_save(doing->states, err);
 }
 
-/* What lies on the layer that goes lies on `into` from now on; that of the host does so already. */
-static int rename_backings(const struct doing *doing, struct error *err)
+/* Names what one lies on. `*is_changed`: it may have been named, even where that failed. */
+static int rename_backing(const struct doing *doing, const char *child, bool *is_changed, struct error *err)
+{
+    struct administration *administration = doing->states->administration;
+    cleanup_free char *before = reclaim_backing_name(administration, doing->world, child);
+    int r = reclaim_name_backing(administration, doing->world, child, doing->task->into, err);
+    cleanup_free char *now = r < 0 ? reclaim_backing_name(administration, doing->world, child) : NULL;
+    *is_changed |= !before || !now || strcmp(before, now) != 0;
+    return r;
+}
+
+/* What lies on the layer that goes lies on `into` from now on; that of the host does so already.
+ * `*are_changed`: some do. */
+static int rename_backings(const struct doing *doing, bool *are_changed, struct error *err)
 {
     const struct reclaim_task *task = doing->task;
     const char *done = doing->host ? reclaim_host_overlay(doing->host, task->layer) : NULL;
     int r = 0;
+    *are_changed = done;
     for (size_t i = 0; r == 0 && i < doing->world->file_count; i++) {
         const struct layer *child = doing->world->files[i].layer;
         if (!child->backing || strcmp(child->backing->path, task->layer) != 0)
             continue;
         if (!done || strcmp(child->path, done) != 0)
-            r = reclaim_name_backing(doing->states->administration, doing->world, child->path, task->into,
-                                     err);
+            r = rename_backing(doing, child->path, are_changed, err);
         crash_point("renamed");
         if (r == 0)
             r = reclaim_states_settle(doing->states, doing->world, child->path, err);
@@ -270,8 +282,9 @@ static int merge_down_running(const struct doing *doing, struct error *err)
         r = reclaim_host_merge_down(doing->host, states->administration, doing->world, doing->work,
                                     task->layer, task->into, has_copied, (void *)doing, err);
     crash_point("merged");
+    bool are_changed;
     if (r == 0)
-        r = rename_backings(doing, err);
+        r = rename_backings(doing, &are_changed, err);
     if (r == 0)
         r = reclaim_states_settle(states, doing->world, task->into, err);
     if (r == 0)
@@ -293,10 +306,13 @@ static int merge_down_stopped(const struct doing *doing, struct error *err)
         r = reclaim_merge_down(states->administration, doing->world, doing->work, task->layer, task->into,
                                err);
     crash_point("merged");
+    bool are_changed = true;
     if (r == 0)
         r = has_copied((void *)doing, err);
     if (r == 0)
-        r = rename_backings(doing, err);
+        r = rename_backings(doing, &are_changed, err);
+    if (!are_changed && r < 0) /* nothing lies on the other: it is tried again as it is */
+        reclaim_states_go_back(states);
     if (r == 0)
         r = reclaim_states_save(states, err);
     return r < 0 ? r : remove_layer(doing, err);
