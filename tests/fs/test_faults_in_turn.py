@@ -306,8 +306,10 @@ class Scene:
         return self.names()
 
     def names(self):
-        """Of the files beside the store; serial numbers in them may be others each time."""
-        return [re.sub(r"~[0-9]+$", "~", name) for name in administer.names_beside(self.mount)]
+        """Of the files beside the store; serial numbers in them may be others each time. Of two layers that are merged the one
+        may stay or the other."""
+        found = [re.sub(r"~[0-9]+$", "~", name) for name in administer.names_beside(self.mount)]
+        return sorted(name.partition(".")[0] for name in found) if self.finds_background else found
 
     def attempt(self):
         """None or the errno."""
@@ -328,7 +330,8 @@ def wait_until_stuck(mount):
             states = [status for name in names for status in administer.jobs(mount, name).values()]
         except OSError:
             states = []
-        if any(not status.startswith("waiting") for status in states):
+        # one that makes way for the request itself is tried again at once
+        if any(not status.startswith("waiting") or "comes first" in status for status in states):
             quiet_since = time.monotonic()
         time.sleep(LOOK)
 
@@ -461,10 +464,12 @@ def all_of(scene, wanted):
     """Tries these faults with all numbers; returns what failed."""
     failed = []
     for fault in wanted:
+        missed = 0
         for number in range(1, CASES_MAX):
             try:
-                if not try_case(scene, fault, number):
-                    print(f"    {scene.name}: {fault}: {number - 1}", flush=True)
+                missed = 0 if try_case(scene, fault, number) else missed + 1
+                if missed == 3:  # in the background there are more calls at times
+                    print(f"    {scene.name}: {fault}: {number - 3}", flush=True)
                     break
             except Exception as error:  # the others are still to be tried
                 print(f"    FAILED: {str(error)[:1000]}", flush=True)
