@@ -130,13 +130,14 @@ static void replace(struct text *text, const struct qemu_img_word *word)
     *text = made;
 }
 
-/* What comes after the first that went wrong goes wrong because of it, and need not say why. */
+/* What comes after the first that went wrong goes wrong because of it, and need not say why. And what it may
+ * not do is delete the file, which is ours to do. */
 static int errno_of_lines(const char *said)
 {
     cleanup_free char *lines = strdup(said);
     char *rest = NULL;
     for (char *line = lines ? strtok_r(lines, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest)) {
-        int code = qmp_errno(NULL, line);
+        int code = strstr(line, "Error when deleting file") ? EIO : qmp_errno(NULL, line);
         if (code != EIO || strstr(line, "Input/output error"))
             return code;
     }
