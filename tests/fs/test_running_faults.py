@@ -6,8 +6,8 @@ answered with garbage; the connection breaks, or the QEMU is killed, before or a
 operation has happened or not, every byte is there, the guest runs or can be started, and the operation works when it is
 done again.
 
-A part is tried, chosen by VMSNAPFS_SEED, for VMSNAPFS_TEST_SECONDS; VMSNAPFS_TEST_FAULTS_ALL tries all, those in which
-VMSNAPFS_TEST_FAULTS_ONLY is found, as in "^create mixed: monitor: error".
+What failed once is tried always, and a part of the others, chosen by VMSNAPFS_SEED, for half of VMSNAPFS_TEST_SECONDS.
+VMSNAPFS_TEST_FAULTS_ALL tries all, those in which VMSNAPFS_TEST_FAULTS_ONLY is found, as in "^create mixed: monitor: error".
 """
 
 import contextlib
@@ -341,7 +341,7 @@ def test_some():
     need(QEMU)
     random = checks.seed()
     faults = Faults()
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + SECONDS / 2
     cases = 0
     while cases == 0 or time.monotonic() < end:
         scene = Scene(random.choice(list(SCENES)), faults)
@@ -362,6 +362,28 @@ def test_lost_while_it_stands_still():
     number = count(scene, "monitor")
     for before_the_end in (13, 9, 4, 3):
         assert try_case(scene, Fault("monitor", "carried out, breaks"), number - before_the_end)
+
+
+# What was wrong: the guest stayed paused; it did, as the operation could not be concluded before the next mount; it did, as
+# nobody looked; a job wrote on, and its layers were changed by someone else; a snapshot came that nobody had taken; a step
+# was never done.
+FOUND = (
+    ("pivot", Fault("monitor", "error", only="cont"), 1),
+    ("create memory mixed", Fault("monitor", "error", only="cont"), 1),
+    ("create memory live", Fault("monitor", "carried out, silent", only="cont"), 1),
+    ("revert shutoff", Fault("monitor", "carried out, silent", only="migrate-set-parameters"), 1),
+    ("rmdir into parent", Fault("monitor", "error", only="query-jobs"), 5),
+    ("rmdir current", Fault("monitor", "error", only="query-jobs"), 6),
+    ("rmdir current", Fault("monitor", "carried out, silent", only="query-block"), 3),
+)
+
+
+def test_found():
+    """Commands that failed, and what came of it was wrong once"""
+    need(QEMU)
+    faults = Faults()
+    for name, fault, number in FOUND:
+        assert try_case(Scene(name, faults), fault, number)
 
 
 def all_of(scene, fault):
@@ -393,6 +415,4 @@ def test_all():
 
 
 if __name__ == "__main__":
-    # The suite repeats one choice; VMSNAPFS_SEED makes others.
-    os.environ.setdefault("VMSNAPFS_SEED", "501")
-    checks.main({"test_all": test_all} if ALL else {"test_some": test_some, "test_lost_while_it_stands_still": test_lost_while_it_stands_still})
+    checks.main({"test_all": test_all} if ALL else {name: value for name, value in globals().items() if name != "test_all"})
