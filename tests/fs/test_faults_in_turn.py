@@ -7,9 +7,8 @@ was refused has left everything as it was, what was told as done has happened, a
 repeated, with the same files afterwards as if nothing had ever failed.
 
 What failed once is tried always, and a part of all the others, chosen by VMSNAPFS_SEED, for three quarters of
-VMSNAPFS_TEST_SECONDS; VMSNAPFS_TEST_FAULTS_ALL tries all, which
-takes hours. VMSNAPFS_TEST_FAULTS_ONLY is a regular expression that has to be found in what is tried then, as in
-"^create mixed: (files: EIO|qmp)".
+VMSNAPFS_TEST_SECONDS; VMSNAPFS_TEST_FAULTS_ALL tries all, which takes hours. VMSNAPFS_TEST_FAULTS_ONLY is a regular
+expression that has to be found in what is tried then, as in "^create mixed: (files: EIO|qmp)".
 """
 
 import errno
