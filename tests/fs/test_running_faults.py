@@ -33,6 +33,9 @@ KINDS = ("monitor", "files", "starts", "runs")
 UNCERTAIN = re.compile("silent|killed|breaks|garbage")
 GONE = ("crashed", "shutoff")
 MEMORY = "web1.new.mem"
+ALL_INTERNAL = "disk=vda:internal disk=vdb:internal"
+ALL_EXTERNAL = "disk=vda:external disk=vdb:external"
+MIXED = "disk=vda:internal disk=vdb:external"
 
 
 class Operation:
@@ -57,6 +60,12 @@ def create(words, formats=("qcow2", "qcow2"), is_paused=False):
         formats,
         "paused" if is_paused else "running",
     )
+
+
+def create_mirrored():
+    made = create("disk-only " + ALL_EXTERNAL)
+    made.act = lambda mount: domains.create(mount, f"new disk-only {ALL_EXTERNAL} mirror=vda:{copied(mount)}")
+    return made
 
 
 def revert(taken, words="1", after="running", formats=("qcow2", "qcow2")):
@@ -128,14 +137,12 @@ START = Operation(
     lambda mount: mount.off(), lambda mount: power(mount, "start"), lambda mount: True, lambda mount: None, state="shutoff", after="running"
 )
 
-ALL_INTERNAL = "disk=vda:internal disk=vdb:internal"
-ALL_EXTERNAL = "disk=vda:external disk=vdb:external"
-MIXED = "disk=vda:internal disk=vdb:external"
 SCENES = {
     "create internal": create("disk-only " + ALL_INTERNAL),
     "create external": create("disk-only " + ALL_EXTERNAL),
     "create mixed": create("disk-only " + MIXED),
     "create paused": create("disk-only " + MIXED, is_paused=True),
+    "create mirrored": create_mirrored(),
     "create memory": create("memory=external " + ALL_EXTERNAL),
     "create memory mixed": create("memory=external " + MIXED),
     "create memory paused": create("memory=external " + MIXED, is_paused=True),
