@@ -433,10 +433,12 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
         return 0;
     /* What is touched stays so where a QEMU may be writing to it still: until it is asked again. What was
      * saved is so all the same, and the next step is planned by it. */
-    struct error why;
-    if (!reclaim_hosts_give_up(&hosts))
-        reclaim_states_show(&states);
-    else if (reclaim_states_give_up(&states, &world, &why) < 0)
+    struct error why = {0};
+    if (reclaim_hosts_give_up(&hosts) && reclaim_states_give_up(&states, &world, &why) == 0)
+        return r;
+    if (why.code)
         log_warning("%s", why.text);
+    reclaim_states_read_again(&states);
+    reclaim_states_show(&states);
     return r;
 }

@@ -381,6 +381,7 @@ FOUND = (
     ("revert shutoff", Fault("monitor", "carried out, silent", only="migrate-set-parameters"), 1),
     ("revert memory", Fault("files", "EACCES", only="/.vmsnapfs/domains/1.restart.tmp"), 7),
     ("rmdir into parent", Fault("monitor", "error", only="query-jobs"), 5),
+    ("rmdir into parent", Fault("files", "EIO"), 52),
     ("rmdir current", Fault("monitor", "error", only="query-jobs"), 6),
     ("rmdir current", Fault("monitor", "carried out, silent", only="query-block"), 3),
 )
