@@ -55,6 +55,7 @@ struct change {
     bool has_next;             /* change_save_next was called */
     bool is_beyond_undoing;    /* it has happened; only the state has to follow */
     bool images_are_untouched; /* what the journal says of internal snapshots was not begun */
+    bool guest_is_left;        /* it may stand still, and is to go on as the journal says */
 };
 
 /*

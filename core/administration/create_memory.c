@@ -42,14 +42,14 @@ static int stop(const struct creation *creation, bool *is_stopped, struct error 
     return r;
 }
 
-static void let_run(const struct creation *creation)
+static void let_run(struct creation *creation)
 {
     const struct running *running = &creation->running;
     struct error why;
     if (qmp_is_dead(running->qmp)) /* whoever undoes it lets it run */
         return;
     if (run_state_continue(running->qmp, running->engine.timeout_ms, &why) < 0)
-        log_error("%s stays stopped after its snapshot: %s", creation->change.domain->name, why.text);
+        creation_leaves_guest(creation, &why);
 }
 
 /* ---- In a file ---- */
@@ -137,7 +137,7 @@ static int go_without(struct creation *creation, const struct error *why)
 
 static int save_to_file(struct creation *creation, const struct memory_save_before *before, struct error *err)
 {
-    struct change *change = &creation->change;
+    const struct change *change = &creation->change;
     struct work_watch work = {change->administration, change->work, 0, 95};
     const struct qmp_job_watch watch = {
         .progress = work_progress, .opaque = &work, .timeout_ms = creation->running.engine.timeout_ms};
@@ -154,11 +154,11 @@ static int save_to_file(struct creation *creation, const struct memory_save_befo
     if (r < 0) {
         r = why_not_saved(creation, r, err);
         if (memory_save_cancel(&save, &why) < 0)
-            log_error("%s: saving its memory does not come to an end: %s", change->domain->name, why.text);
+            creation_leaves_guest(creation, &why);
         return r;
     }
     if (memory_save_resume(&save, &why) < 0)
-        log_error("%s does not go on after its snapshot: %s", change->domain->name, why.text);
+        creation_leaves_guest(creation, &why);
     crash_point("resumed");
     return memory_file_publish(&creation->memory, err);
 }

@@ -82,6 +82,14 @@ static void close_overlays(const struct creation *creation, size_t opened)
     }
 }
 
+/* ---- A guest that was stopped ---- */
+
+void creation_leaves_guest(struct creation *creation, const struct error *why)
+{
+    log_warning("%s does not go on as before yet: %s", creation->change.domain->name, why->text);
+    creation->change.guest_is_left = true;
+}
+
 /* ---- Frozen file systems ---- */
 
 /* `*agent` is set where they are frozen. */
@@ -205,13 +213,13 @@ static int take_quiesced(struct creation *creation, struct error *err)
         creation_start_mirrors(creation, name_overlay);
     if (stands_still && !qmp_is_dead(running->qmp) &&
         run_state_continue(running->qmp, running->engine.timeout_ms, &why) < 0)
-        log_error("%s stays paused after its snapshot: %s", change->domain->name, why.text);
+        creation_leaves_guest(creation, &why);
     thaw(creation, agent);
     if (r == 0 && pause && agent && run_state_stop(running->qmp, running->engine.timeout_ms, &why) < 0)
         log_error("%s could not be paused after its snapshot: %s", change->domain->name, why.text);
     if (r < 0 && is_paused && !change->is_beyond_undoing &&
         run_state_continue(running->qmp, running->engine.timeout_ms, &why) < 0)
-        log_error("%s stays paused, though no snapshot was taken: %s", change->domain->name, why.text);
+        creation_leaves_guest(creation, &why);
     return r;
 }
 

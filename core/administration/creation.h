@@ -83,3 +83,7 @@ int creation_take_with_memory_inside(struct creation *creation, struct error *er
  * as block_snapshot_take. */
 int creation_take(struct creation *creation, struct error *err);
 int creation_take_overlays(struct creation *creation, struct error *err);
+
+/* A guest that was stopped could not be told to go on: that is tried again at the end, by what the journal
+ * says. */
+void creation_leaves_guest(struct creation *creation, const struct error *why);

@@ -38,7 +38,7 @@ struct going_back {
  */
 int revert_running_make(struct going_back *going, struct error *err);
 
-/* After the commit: it runs, if it is to. An error does not undo anything. */
+/* After the commit: it runs, if it is to. An error does not undo anything: resume_pending tries it again. */
 int revert_running_go_on(struct going_back *going, struct error *err);
 
 /* Before change_end: what was not committed is about to be undone, so the new QEMU has to be gone. */

@@ -125,13 +125,14 @@ int mirror_end_pivot(struct mirroring *mirroring, unsigned position, struct erro
     struct state_mirror *mirror = state_find_mirror(change->state, position);
     const uint64_t operation = mirror->operation;
     cleanup_free char *path = mirror_path(change, mirror);
-    struct error why;
-    if (mirror->resumes && running_is_active(&mirroring->running) &&
-        mirror_resume(&mirroring->running, &why) < 0)
-        log_error("%s stays paused: %s", change->domain->name, why.text);
+    int r = 0;
+    if (mirror->resumes && running_is_active(&mirroring->running))
+        r = mirror_resume(&mirroring->running, err);
+    if (r < 0) /* which is tried again */
+        return error_prefix(err, "the domain does not go on yet");
     crash_point("mirror-resumed");
     state_remove_mirror(change->state, position);
-    int r = mirror_save(change, err);
+    r = mirror_save(change, err);
     if (r < 0)
         return r;
     const struct disk *disk;

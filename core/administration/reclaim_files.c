@@ -161,6 +161,18 @@ int reclaim_name_backing(struct administration *administration, const struct wor
     return qemu_img_name_backing(&image, backing, image_format_name(layer->format), err);
 }
 
+char *reclaim_backing_name(struct administration *administration, const struct world *world, const char *path)
+{
+    cleanup_close int fd = -1;
+    const struct image_info *info;
+    if (reclaim_open(administration, world, path, &fd, NULL) < 0 ||
+        image_read_info(fd, path, &info, NULL) < 0)
+        return NULL;
+    char *name = info->backing_name ? strdup(info->backing_name) : NULL;
+    image_info_unref(info);
+    return name;
+}
+
 /* ---- Merging ---- */
 
 static int as_interrupted(int r, struct error *err)

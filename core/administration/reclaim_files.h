@@ -25,6 +25,10 @@ int reclaim_unlink(struct administration *administration, const struct world *wo
 int reclaim_name_backing(struct administration *administration, const struct world *world, const char *path,
                          const char *backing, struct error *err);
 
+/* What the header of a file calls its backing file, for the caller to free; NULL where that can't be read. */
+char *reclaim_backing_name(struct administration *administration, const struct world *world,
+                           const char *path);
+
 /* Merges `upper` into the layer that it stands on; its own file is not changed. */
 int reclaim_merge_down(struct administration *administration, const struct world *world, struct work *work,
                        const char *upper, const char *lower, struct error *err);

@@ -79,10 +79,12 @@ int reclaim_pivot(struct reclaim_states *states, const struct world *world, stru
         reclaim_states_show(states);
         return 0;
     }
-    /* It is concluded later, or the state was saved anew, as it was before. */
-    if (is_committed && !is_over)
+    /* It is concluded later, or whether it was can't be asked, or the state was saved anew, as it was before.
+     */
+    if (is_committed) {
+        reclaim_states_read_again(states);
         reclaim_states_show(states);
-    if (is_committed)
         reclaim_states_let_go(states);
+    }
     return r < 0 ? r : error_set(err, EBUSY, "whether the disk goes on in %s is not known yet", task->into);
 }

@@ -88,12 +88,16 @@ void reclaim_hosts_end(struct reclaim_hosts *hosts)
     *hosts = (struct reclaim_hosts){0};
 }
 
-bool reclaim_hosts_are_lost(const struct reclaim_hosts *hosts)
+bool reclaim_hosts_give_up(const struct reclaim_hosts *hosts)
 {
-    for (size_t i = 0; i < hosts->count; i++)
-        if (qmp_is_dead(hosts->list[i].qmp))
-            return true;
-    return false;
+    for (size_t i = 0; i < hosts->count; i++) {
+        const struct reclaim_host *host = &hosts->list[i];
+        if (qmp_is_dead(host->qmp) ||
+            journal_find_domain(hosts->administration->journal, host->domain->serial) ||
+            running_end_leftover(&host->engine, NULL) < 0)
+            return false;
+    }
+    return true;
 }
 
 /* ---- Files there ---- */

@@ -39,8 +39,11 @@ int reclaim_hosts_begin(struct administration *administration, const struct cata
                         struct error *err);
 void reclaim_hosts_end(struct reclaim_hosts *hosts);
 
-/* Has a connection been lost, so that it is not known whether a job goes on? */
-bool reclaim_hosts_are_lost(const struct reclaim_hosts *hosts);
+/*
+ * After a step that failed: ends what goes on of it. False: a job may still be writing, as a connection was
+ * lost, or the job did not end, or the journal has it.
+ */
+bool reclaim_hosts_give_up(const struct reclaim_hosts *hosts);
 
 /*
  * The one that has these layers open (`into` may be NULL); `*host` is NULL where none has either. Errors:

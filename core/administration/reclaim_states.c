@@ -72,6 +72,17 @@ void reclaim_states_go_back(struct reclaim_states *states)
     drop_kept(states);
 }
 
+void reclaim_states_read_again(struct reclaim_states *states)
+{
+    for (size_t i = 0; i < states->count; i++) {
+        struct state_domain *saved;
+        if (store_read(states->administration->options.store, states->states[i]->serial, &saved, NULL) < 0)
+            continue;
+        state_domain_free(states->states[i]);
+        states->states[i] = saved;
+    }
+}
+
 void reclaim_states_let_go(struct reclaim_states *states)
 {
     drop_kept(states);
@@ -164,7 +175,6 @@ int reclaim_states_touch_again(struct reclaim_states *states, const char *path, 
 int reclaim_states_give_up(struct reclaim_states *states, const struct world *world, struct error *err)
 {
     int r = 0;
-    bool any = false;
     for (size_t i = 0; r == 0 && i < world->file_count; i++) {
         const char *path = world->files[i].layer->path, *stored = in_store(states, path);
         bool is_touched = false;
@@ -172,9 +182,8 @@ int reclaim_states_give_up(struct reclaim_states *states, const struct world *wo
             is_touched |= state_paths_have(states->states[j]->touched, stored);
         if (is_touched)
             r = reclaim_states_settle(states, world, path, err);
-        any |= is_touched;
     }
-    return r < 0 || !any ? r : reclaim_states_save(states, err);
+    return r < 0 || !states->is_changed ? r : reclaim_states_save(states, err);
 }
 
 static int identity_of(const struct reclaim_states *states, const struct world *world, const char *path,
@@ -199,6 +208,7 @@ int reclaim_states_settle(struct reclaim_states *states, const struct world *wor
     if (r < 0)
         return r;
     const char *stored = in_store(states, path);
+    states->is_changed = true;
     for (size_t i = 0; i < states->count; i++) {
         each_whole(states->states[i], stored, set_identity, &identity);
         state_paths_remove(states->states[i]->touched, stored);
@@ -311,6 +321,7 @@ int reclaim_states_repoint(struct reclaim_states *states, const struct world *wo
     int r = identity_of(states, world, into, &repointing.identity, err);
     if (r == 0)
         r = identity_of(states, world, layer, &gone, err);
+    states->is_changed = true;
     for (size_t i = 0; r == 0 && i < states->count; i++)
         if (repoint_state(states->states[i], in_store(states, layer), &gone, &repointing) < 0 ||
             repointing.failed)
@@ -323,6 +334,7 @@ int reclaim_states_repoint(struct reclaim_states *states, const struct world *wo
 void reclaim_states_forget(struct reclaim_states *states, const char *path)
 {
     const char *stored = in_store(states, path);
+    states->is_changed = true;
     for (size_t i = 0; i < states->count; i++) {
         struct state_domain *state = states->states[i];
         for (size_t j = state->hidden_count; j-- > 0;)
@@ -338,6 +350,7 @@ void reclaim_states_forget_internal(struct reclaim_states *states, const char *p
                                     const struct internal_snapshot *internal)
 {
     const char *stored = in_store(states, path);
+    states->is_changed = true;
     for (size_t i = 0; i < states->count; i++) {
         struct state_domain *state = states->states[i];
         for (size_t j = state->hidden_count; j-- > 0;) {
@@ -411,6 +424,7 @@ void reclaim_states_show(struct reclaim_states *states)
         if (catalog_show(states->administration->catalog, states->states[i], NULL, &why) < 0)
             log_warning("%s is not shown as it is yet: %s", states->states[i]->name, why.text);
     }
+    states->is_changed = false;
 }
 
 bool reclaim_is_complete(struct administration *administration, const struct catalog *catalog)

@@ -15,6 +15,7 @@ struct reclaim_states {
     struct state_domain **kept; /* copies, as reclaim_states_keep made them; NULL: none */
     uint64_t *held;
     size_t count, held_count;
+    bool is_changed; /* since they were saved and shown */
 };
 
 /* Holds the domains and looks at them. Errors: as catalog_refresh. */
@@ -29,7 +30,8 @@ int reclaim_states_touch(struct reclaim_states *states, const char *path, struct
 /* It is being written to still: notes that again, after reclaim_states_repoint; not durably. */
 int reclaim_states_touch_again(struct reclaim_states *states, const char *path, struct error *err);
 
-/* Nothing is written any more, and the step was not done: what was touched is frozen as it is now. */
+/* Nothing is written any more, and the step was not done, or not all of it: what was touched is frozen as it
+ * is now, and what was done is saved and shown. */
 int reclaim_states_give_up(struct reclaim_states *states, const struct world *world, struct error *err);
 
 /* The file has been written to, and is frozen as it is now. */
@@ -61,6 +63,9 @@ void reclaim_states_show(struct reclaim_states *states);
  */
 int reclaim_states_keep(struct reclaim_states *states, struct error *err);
 void reclaim_states_go_back(struct reclaim_states *states);
+
+/* Somebody else may have saved them: what is saved is here. What can't be read stays. */
+void reclaim_states_read_again(struct reclaim_states *states);
 
 /* Somebody else has saved them: what is here is not saved any more. */
 void reclaim_states_let_go(struct reclaim_states *states);

@@ -186,19 +186,31 @@ static int remove_layer(const struct doing *doing, struct error *err)
     return reclaim_states_save(doing->states, err);
 }
 
-/* What lies on the layer that goes lies on `into` from now on; that of the host does so already. */
-static int rename_backings(const struct doing *doing, struct error *err)
+/* Names what one lies on. `*is_changed`: it may have been named, even where that failed. */
+static int rename_backing(const struct doing *doing, const char *child, bool *is_changed, struct error *err)
+{
+    struct administration *administration = doing->states->administration;
+    cleanup_free char *before = reclaim_backing_name(administration, doing->world, child);
+    int r = reclaim_name_backing(administration, doing->world, child, doing->task->into, err);
+    cleanup_free char *now = r < 0 ? reclaim_backing_name(administration, doing->world, child) : NULL;
+    *is_changed |= !before || !now || strcmp(before, now) != 0;
+    return r;
+}
+
+/* What lies on the layer that goes lies on `into` from now on; that of the host does so already.
+ * `*are_changed`: some do. */
+static int rename_backings(const struct doing *doing, bool *are_changed, struct error *err)
 {
     const struct reclaim_task *task = doing->task;
     const char *done = doing->host ? reclaim_host_overlay(doing->host, task->layer) : NULL;
     int r = 0;
+    *are_changed = done;
     for (size_t i = 0; r == 0 && i < doing->world->file_count; i++) {
         const struct layer *child = doing->world->files[i].layer;
         if (!child->backing || strcmp(child->backing->path, task->layer) != 0)
             continue;
         if (!done || strcmp(child->path, done) != 0)
-            r = reclaim_name_backing(doing->states->administration, doing->world, child->path, task->into,
-                                     err);
+            r = rename_backing(doing, child->path, are_changed, err);
         crash_point("renamed");
         if (r == 0)
             r = reclaim_states_settle(doing->states, doing->world, child->path, err);
@@ -240,17 +252,17 @@ static int claim(struct administration *administration, const struct world *worl
 
 /*
  * All of the layer is in `into` as well, and what lies on it does so still. From here on the states say
- * `into`: killed before the headers do so too, the layer is one that nobody sees, and is merged with what
+ * `into`: where the headers can't do so too, the layer is one that nobody sees, and is merged with what
  * lies on it. Else what reads through both would hold up each other for as long as there is the snapshot.
  */
-static int host_has_copied(void *opaque, struct error *err)
+static int has_copied(void *opaque, struct error *err)
 {
     const struct doing *doing = opaque;
     struct reclaim_states *states = doing->states;
     int r = reclaim_states_keep(states, err);
     if (r == 0)
         r = reclaim_states_repoint(states, doing->world, doing->task->layer, doing->task->into, err);
-    if (r == 0) /* QEMU is not done with it */
+    if (r == 0 && doing->host) /* QEMU is not done with it */
         r = reclaim_states_touch_again(states, doing->task->into, err);
     if (r == 0)
         r = reclaim_states_store(states, err);
@@ -268,10 +280,11 @@ static int merge_down_running(const struct doing *doing, struct error *err)
     int r = touch_children(states, doing->world, task->layer, err);
     if (r == 0)
         r = reclaim_host_merge_down(doing->host, states->administration, doing->world, doing->work,
-                                    task->layer, task->into, host_has_copied, (void *)doing, err);
+                                    task->layer, task->into, has_copied, (void *)doing, err);
     crash_point("merged");
+    bool are_changed;
     if (r == 0)
-        r = rename_backings(doing, err);
+        r = rename_backings(doing, &are_changed, err);
     if (r == 0)
         r = reclaim_states_settle(states, doing->world, task->into, err);
     if (r == 0)
@@ -293,9 +306,16 @@ static int merge_down_stopped(const struct doing *doing, struct error *err)
         r = reclaim_merge_down(states->administration, doing->world, doing->work, task->layer, task->into,
                                err);
     crash_point("merged");
+    bool are_changed = true;
     if (r == 0)
-        r = rename_backings(doing, err);
-    return r < 0 ? r : merged(doing, err);
+        r = has_copied((void *)doing, err);
+    if (r == 0)
+        r = rename_backings(doing, &are_changed, err);
+    if (!are_changed && r < 0) /* nothing lies on the other: it is tried again as it is */
+        reclaim_states_go_back(states);
+    if (r == 0)
+        r = reclaim_states_save(states, err);
+    return r < 0 ? r : remove_layer(doing, err);
 }
 
 static int merge_down(const struct doing *doing, struct error *err)
@@ -409,9 +429,16 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
         return r;
     struct doing doing = {.states = &states, .world = &world, .work = work, .task = task, .hosts = &hosts};
     r = do_step(&doing, err);
-    /* What is touched stays so where a QEMU may be writing to it still: until it is asked again. */
-    struct error why;
-    if (r < 0 && !reclaim_hosts_are_lost(&hosts) && reclaim_states_give_up(&states, &world, &why) < 0)
+    if (r == 0)
+        return 0;
+    /* What is touched stays so where a QEMU may be writing to it still: until it is asked again. What was
+     * saved is so all the same, and the next step is planned by it. */
+    struct error why = {0};
+    if (reclaim_hosts_give_up(&hosts) && reclaim_states_give_up(&states, &world, &why) == 0)
+        return r;
+    if (why.code)
         log_warning("%s", why.text);
+    reclaim_states_read_again(&states);
+    reclaim_states_show(&states);
     return r;
 }

@@ -15,11 +15,13 @@
 #include "administration/mirror.h"
 #include "administration/reclaim_states.h"
 #include "administration/reclaim_work.h"
+#include "administration/resume.h"
 #include "administration/undo.h"
 #include "administration/world.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/monotonic.h"
+#include "store/restart.h"
 
 /* What must wait is tried again after so long; the more often in vain, the longer. */
 #define RETRY_FIRST_MS 500
@@ -352,6 +354,28 @@ static bool end_operations(struct reclaimer *reclaimer)
     return any;
 }
 
+/* Domains that were to go on after an operation, and could not yet. True: one still can't. */
+static bool let_go_on(struct reclaimer *reclaimer)
+{
+    struct administration *administration = reclaimer->administration;
+    cleanup_free uint64_t *domains = NULL;
+    size_t count;
+    bool any = false;
+    if (store_list_restarts(administration->options.store, &domains, &count) < 0)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        struct error why;
+        if (!lanes_try_take(administration, &domains[i], 1))
+            continue; /* whoever has it tries it himself */
+        if (resume_pending(administration, domains[i], &why) < 0) {
+            log_debug("%s", why.text);
+            any = true;
+        }
+        lanes_give_back(administration, &domains[i], 1);
+    }
+    return any;
+}
+
 /* For so long, or until it is woken; but for RETRY_FIRST_MS where it is eased: a backup closes many files. */
 static void wait(struct reclaimer *reclaimer, unsigned ms)
 {
@@ -383,6 +407,7 @@ static void *thread_run(void *opaque)
         begin_round(reclaimer);
         bool any = false, must_wait = end_operations(reclaimer);
         must_wait |= guard_drop_left(reclaimer->administration);
+        must_wait |= let_go_on(reclaimer);
         must_wait |= memory_removal_run(reclaimer->administration);
         while (run_one(reclaimer)) {
             any = true;

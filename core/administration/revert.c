@@ -140,7 +140,8 @@ static int go_back(struct administration *administration, struct work *work, str
     struct error why;
     tell_kept(&going, going.snapshot, &text);
     if (has_qemu && revert_running_go_on(&going, &why) < 0)
-        text_printf(&text, "; it stands still, since it could not be continued: %s", why.text);
+        text_printf(&text, "; it stands still yet, since it could not be continued, which is tried again: %s",
+                    why.text);
     administration_event(administration, work->request->domain, "%s", text.failed ? "reverted" : text.data);
     outcome->text = text_steal(&text);
     return 0;

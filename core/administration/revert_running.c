@@ -218,10 +218,12 @@ int revert_running_go_on(struct going_back *going, struct error *err)
     if (r == 0 && going->wanted == RESTART_RUNNING)
         r = start_continue(going->machine, err);
     crash_point("continued");
+    if (r < 0) /* it is tried again, by what is written down */
+        return r;
     struct error why;
     if (resume_forget(administration, &going->restart, &why) < 0)
         log_error("%s: %s", going->change.domain->name, why.text);
-    return r;
+    return 0;
 }
 
 void revert_running_stop(struct going_back *going)

@@ -369,9 +369,11 @@ static int end_operation(struct administration *administration, struct journal_o
     const struct journal_record *record = journal_operation_record(operation);
     int r = 0;
     if (ending->is_committed) {
-        r = conclude_reaching(administration, record, ending, err);
-        if (r == 0 && !journal_is_committed(record))
+        /* First, so that who tries the rest again knows. */
+        if (!journal_is_committed(record))
             r = journal_complete(operation, err);
+        if (r == 0)
+            r = conclude_reaching(administration, record, ending, err);
     } else {
         r = record->is_concluded ? 0 : journal_conclude(operation, ECANCELED, 0, err);
         if (r == 0)
@@ -413,14 +415,15 @@ bool undo_or_finish(struct change *change)
         return false;
     }
     /* Over a connection that was lost nobody can tell the guest to go on. Over a new one it is asked what it
-     * does, as after a crash of ours; where there is none, it is tried again later. */
-    bool is_lost = change->running && change->running->qmp && qmp_is_dead(change->running->qmp);
-    if (is_lost)
+     * does, as after a crash of ours, and so it is where it refused; if in vain, it is tried again later. */
+    bool is_left = change->running && change->running->qmp &&
+                   (change->guest_is_left || qmp_is_dead(change->running->qmp));
+    if (is_left)
         running_return(change->running);
     const struct undo_running running = {.qmp = change->running ? change->running->qmp : NULL};
     const struct ending ending = {.is_committed = change->is_committed,
                                   .images_are_untouched = change->images_are_untouched,
-                                  .running = is_lost ? NULL : &running};
+                                  .running = is_left ? NULL : &running};
     return settle(change->administration, operation, &ending);
 }
 

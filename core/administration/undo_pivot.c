@@ -63,28 +63,56 @@ static void remove_hidden(struct state_domain *state, const char *path)
     state->hidden_count = kept;
 }
 
-/* The state follows a disk that did not switch over. */
-static int follow_back(struct administration *administration, const struct journal_record *record,
-                       const struct journal_argument *layers, struct error *err)
+/* A layer that nobody sees, and that would else be taken for another program's. */
+static int hide(struct state_domain *state, const struct state_disk *disk, const char *lower,
+                const struct file_identity *identity)
+{
+    const struct state_frozen record = {.target = disk->target,
+                                        .position = disk->position,
+                                        .layer = (char *)lower,
+                                        .layer_identity = *identity,
+                                        .allocated = ALLOCATED_UNKNOWN,
+                                        .is_settled = true};
+    struct state_frozen *grown = realloc(state->hidden, (state->hidden_count + 1) * sizeof *grown);
+    if (!grown)
+        return -ENOMEM;
+    state->hidden = grown;
+    int r = state_frozen_copy(&record, &grown[state->hidden_count]);
+    state->hidden_count += r == 0;
+    return r;
+}
+
+/* The state follows a disk that did not switch over: the lower layer is below it, as it was. */
+static int follow_back(struct administration *administration, const struct block_engine *engine,
+                       const struct journal_record *record, const struct journal_argument *layers,
+                       struct error *err)
 {
     const char *source = locate_source(administration->options.locate);
     const char *upper = path_in_store(source, layers[0].string),
                *lower = path_in_store(source, layers[1].string);
     struct state_domain *state;
-    int r = store_read(administration->options.store, record->domain, &state, err);
+    struct stat file;
+    int r = running_end_leftover(engine, err);
+    if (r == 0 && stat(layers[1].string, &file) < 0)
+        r = error_set(err, errno, "%s: %m", layers[1].string);
+    if (r == 0)
+        r = store_read(administration->options.store, record->domain, &state, err);
     if (r < 0)
         return r;
+    const struct file_identity identity = file_identity_of(&file);
+    remove_hidden(state, upper);
     for (size_t i = 0; r == 0 && i < state->disk_count; i++) {
         struct state_disk *disk = &state->disks[i];
         if (!disk->active || strcmp(disk->active, lower) != 0)
             continue;
         char *copy = strdup(upper);
-        if (!copy)
+        if (!copy || hide(state, disk, lower, &identity) < 0) {
+            free(copy);
             r = error_set(err, ENOMEM, "out of memory");
-        else
+        } else {
             free(disk->active), disk->active = copy;
+        }
     }
-    remove_hidden(state, upper);
     if (r == 0)
         r = store_save(administration->options.store, state, err);
     struct error why;
@@ -114,7 +142,7 @@ int undo_pivot_conclude(struct administration *administration, const struct undo
     if (!is_upper)
         return error_set(err, EBUSY, "the QEMU that runs has its disk neither in %s nor in %s",
                          layers[0].string, layers[1].string);
-    return follow_back(administration, record, layers, err);
+    return follow_back(administration, &engine, record, layers, err);
 }
 
 int undo_pivot_back(const struct undo_running *running, struct error *err)

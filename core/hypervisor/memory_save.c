@@ -148,6 +148,14 @@ static int put_back(struct qmp *qmp, const struct memory_save_before *before, in
     return rc < 0 ? rc : migration_settings_apply(qmp, &before->settings, timeout_ms, err);
 }
 
+/* Settings that could not be applied may be so in part. */
+static bool are_left(struct qmp *qmp, const struct migration_settings *before, int timeout_ms)
+{
+    struct migration_settings now;
+    return migration_settings_query(qmp, timeout_ms, &now, NULL) < 0 ||
+           now.pause_before_switchover != before->pause_before_switchover;
+}
+
 int memory_save_begin(struct qmp *qmp, const struct memory_save_spec *spec,
                       const struct memory_save_before *before, struct memory_save *save, struct error *err)
 {
@@ -156,7 +164,7 @@ int memory_save_begin(struct qmp *qmp, const struct memory_save_spec *spec,
     bool set = false, stopped = false;
     struct error why = {0}, undone = {0};
     int rc = migration_settings_apply(qmp, &settings, spec->timeout_ms, &why);
-    set = rc == 0;
+    set = rc == 0 || (!qmp_is_dead(qmp) && are_left(qmp, &before->settings, spec->timeout_ms));
     if (rc == 0 && before->running && (!spec->live || before->loses_pages)) {
         rc = run_state_stop(qmp, spec->timeout_ms, &why);
         stopped = rc == 0;
@@ -177,9 +185,11 @@ int memory_save_begin(struct qmp *qmp, const struct memory_save_spec *spec,
         run_state_continue(qmp, spec->timeout_ms, &undone);
     if (set && !undone.code)
         migration_settings_apply(qmp, &before->settings, spec->timeout_ms, &undone);
-    if (undone.code && undone.code != why.code)
-        return error_set(err, why.code, "%.250s; and then: %.250s", why.text, undone.text);
-    return error_set(err, why.code, "%s", why.text);
+    if (!undone.code)
+        return error_set(err, why.code, "%s", why.text);
+    struct error both;
+    error_set(&both, why.code, "%.250s; and then: %.250s", why.text, undone.text);
+    return qmp_give_up(qmp, why.code, both.text, err);
 }
 
 /* A guest that changes its memory as fast as it is copied is stopped. */

@@ -124,6 +124,20 @@ static void replace(struct text *text, const struct qemu_img_word *word)
     *text = made;
 }
 
+/* What comes after the first that went wrong goes wrong because of it, and need not say why. And what it may
+ * not do is delete the file, which is ours to do. */
+static int errno_of_lines(const char *said)
+{
+    cleanup_free char *lines = strdup(said);
+    char *rest = NULL;
+    for (char *line = lines ? strtok_r(lines, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest)) {
+        int code = strstr(line, "Error when deleting file") ? EIO : qmp_errno(NULL, line);
+        if (code != EIO || strstr(line, "Input/output error"))
+            return code;
+    }
+    return EIO;
+}
+
 static int judge(const struct qemu_img_run *run, const struct helper_process *process, struct text *said,
                  struct error *err)
 {
@@ -136,9 +150,10 @@ static int judge(const struct qemu_img_run *run, const struct helper_process *pr
         return error_set(err, EIO, "%s: qemu-img was ended by signal %d", run->name, status.si_status);
     for (size_t i = 0; i < run->word_count; i++)
         replace(said, &run->words[i]);
+    const char *words = said->failed || !said->data ? "" : said->data;
     char clean[ERROR_TEXT_MAX / 2];
-    qmp_clean_text(said->failed || !said->data ? "" : said->data, clean, sizeof clean);
-    return error_set(err, qmp_errno(NULL, clean), "%s: %s", run->name, *clean ? clean : "qemu-img failed");
+    qmp_clean_text(words, clean, sizeof clean);
+    return error_set(err, errno_of_lines(words), "%s: %s", run->name, *clean ? clean : "qemu-img failed");
 }
 
 int qemu_img_run(const struct qemu_img_run *run, struct error *err)

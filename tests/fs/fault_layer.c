@@ -68,6 +68,7 @@ struct control {
     _Atomic int32_t hung; /* a helper that never ends by itself */
     char told[2048];      /* which calls were hit */
     char source[1024];
+    char only[64]; /* a command: no other is counted. Empty: all are */
 };
 
 #define FDS_MAX     65536
@@ -102,7 +103,8 @@ static void tell(const char *call, const char *what)
 /* 0: it goes on as always. Else how it fails. */
 static uint32_t hit(enum kind kind, const char *call, const char *what)
 {
-    if (!control || atomic_load(&control->kind) != kind)
+    if (!control || atomic_load(&control->kind) != kind ||
+        (*control->only && strcmp(what, control->only) != 0))
         return 0;
     int32_t left = atomic_fetch_sub(&control->countdown, 1);
     if (left > 1 || (left < 1 && !control->lasts))
@@ -337,8 +339,9 @@ struct relay {
     int client_fd;      /* the daemon's own end, as a number */
     pid_t pid;          /* of the other side; 0: not known yet */
     int passed;         /* a descriptor that came with the next command; -1: none */
-    bool silent, broken, doomed;
-    uint32_t then; /* what happens when that command was answered: it is killed, or the connection breaks */
+    bool silent, broken, doomed, greeted;
+    char held[256]; /* an answer that must not come before the greeting */
+    uint32_t then;  /* what happens when that command was answered: it is killed, or the connection breaks */
     char awaited[160]; /* its id */
     char line[1 << 20];
     size_t length;
@@ -421,7 +424,10 @@ static void take_command(struct relay *relay, const char *line, size_t length)
                  "{\"error\": {\"class\": \"GenericError\", \"desc\": \"No space left on device\"}, "
                  "\"id\": \"%s\"}\r\n",
                  id);
-        send_all(relay->client, answer, strlen(answer));
+        if (relay->greeted)
+            send_all(relay->client, answer, strlen(answer));
+        else
+            memcpy(relay->held, answer, sizeof answer);
         return;
     case QMP_SILENT:
         fall_silent(relay);
@@ -515,6 +521,9 @@ static bool take_from_server(struct relay *relay)
         kill_helper(relay->pid);
     else if (!relay->silent)
         send_all(relay->client, bytes, (size_t)got);
+    if (!relay->greeted)
+        send_all(relay->client, relay->held, strlen(relay->held));
+    relay->greeted = true;
     return true;
 }
 

@@ -12,7 +12,7 @@ from mounted import PROGRAM
 
 LIBRARY = os.environ.get("VMSNAPFS_FAULT_LAYER") or os.path.join(os.path.dirname(PROGRAM), "..", "tests", "fs", "libfault_layer.so")
 HEAD = struct.Struct("=IIiIIi")
-TOLD, SOURCE = 2048, 1024
+TOLD, SOURCE, ONLY = 2048, 1024, 64
 
 KINDS = ("nothing", "files", "reads", "starts", "qmp", "runs", "writes", "monitor")
 QMP = {"error": 1, "silent": 2, "carried out, silent": 3, "killed": 4, "carried out, killed": 5, "garbage": 6}
@@ -31,13 +31,13 @@ RUNNING_WAYS = {**WAYS, "monitor": MONITOR}  # of operations on domains that run
 
 
 class Fault:
-    """The Nth call of a kind fails in a way; `lasts`: and all after it."""
+    """The Nth call of a kind fails in a way; `lasts`: and all after it. `only`: of this command."""
 
-    def __init__(self, kind, way, lasts=False):
-        self.kind, self.way, self.lasts = kind, way, lasts
+    def __init__(self, kind, way, lasts=False, only=""):
+        self.kind, self.way, self.lasts, self.only = kind, way, lasts, only
 
     def __str__(self):
-        return f"{self.kind}: {self.way}{' from then on' if self.lasts else ''}"
+        return f"{self.kind}: {self.way}{' from then on' if self.lasts else ''}{' of ' if self.only else ''}{self.only}"
 
 
 class Faults:
@@ -47,8 +47,8 @@ class Faults:
         if not os.path.exists(LIBRARY):
             raise Skip(f"{LIBRARY} was not built")
         self.file = tempfile.NamedTemporaryFile(prefix="vmsnapfs-faults-")
-        self.file.truncate(HEAD.size + TOLD + SOURCE)
-        self.page = mmap.mmap(self.file.fileno(), HEAD.size + TOLD + SOURCE)
+        self.file.truncate(HEAD.size + TOLD + SOURCE + ONLY)
+        self.page = mmap.mmap(self.file.fileno(), HEAD.size + TOLD + SOURCE + ONLY)
 
     def environment(self):
         found = {"VMSNAPFS_TEST_FAULTS": self.file.name, "LD_PRELOAD": os.path.abspath(LIBRARY)}
@@ -59,12 +59,13 @@ class Faults:
     def watch(self, source):
         """Beneath which directory calls on files fail."""
         self.disarm()
-        self.page[HEAD.size + TOLD :] = os.fsencode(os.path.realpath(source)).ljust(SOURCE, b"\0")
+        self.page[HEAD.size + TOLD : -ONLY] = os.fsencode(os.path.realpath(source)).ljust(SOURCE, b"\0")
 
     def arm(self, fault, number):
         self.disarm()
         self.number = number
         self.page[HEAD.size : HEAD.size + TOLD] = bytes(TOLD)
+        self.page[-ONLY:] = fault.only.encode().ljust(ONLY, b"\0")
         self.page[4 : HEAD.size] = HEAD.pack(0, RUNNING_WAYS[fault.kind][fault.way], number, fault.lasts, 0, 0)[4:]
         self.page[:4] = struct.pack("=I", KINDS.index(fault.kind))
 

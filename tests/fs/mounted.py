@@ -48,11 +48,11 @@ def is_mounted(path):
 
 
 def wait_for(condition, what):
-    """Waits until condition() is true; gives up only when nobody would wait any longer."""
+    """Waits until condition() is true; gives up only when nobody would wait any longer. `what` may be a function that says it then."""
     begin = time.monotonic()
     while not condition():
         if time.monotonic() > begin + HOPELESS:
-            raise AssertionError(f"after {HOPELESS} s still waiting: {what}")
+            raise AssertionError(f"after {HOPELESS} s still waiting: {what() if callable(what) else what}")
         time.sleep(LOOK)
 
 

@@ -6,9 +6,9 @@ another fault: the first call of a kind fails, the second, and so on until the o
 was refused has left everything as it was, what was told as done has happened, and refused ones work when they are
 repeated, with the same files afterwards as if nothing had ever failed.
 
-A part of all this is tried, chosen by VMSNAPFS_SEED, for VMSNAPFS_TEST_SECONDS; VMSNAPFS_TEST_FAULTS_ALL tries all, which
-takes hours. VMSNAPFS_TEST_FAULTS_ONLY is a regular expression that has to be found in what is tried then, as in
-"^create mixed: (files: EIO|qmp)".
+What failed once is tried always, and a part of all the others, chosen by VMSNAPFS_SEED, for three quarters of
+VMSNAPFS_TEST_SECONDS; VMSNAPFS_TEST_FAULTS_ALL tries all, which takes hours. VMSNAPFS_TEST_FAULTS_ONLY is a regular
+expression that has to be found in what is tried then, as in "^create mixed: (files: EIO|qmp)".
 """
 
 import errno
@@ -306,8 +306,10 @@ class Scene:
         return self.names()
 
     def names(self):
-        """Of the files beside the store; serial numbers in them may be others each time."""
-        return [re.sub(r"~[0-9]+$", "~", name) for name in administer.names_beside(self.mount)]
+        """Of the files beside the store; serial numbers in them may be others each time. Of two layers that are merged the one
+        may stay or the other."""
+        found = [re.sub(r"~[0-9]+$", "~", name) for name in administer.names_beside(self.mount)]
+        return sorted(name.partition(".")[0] for name in found) if self.finds_background else found
 
     def attempt(self):
         """None or the errno."""
@@ -328,7 +330,8 @@ def wait_until_stuck(mount):
             states = [status for name in names for status in administer.jobs(mount, name).values()]
         except OSError:
             states = []
-        if any(not status.startswith("waiting") for status in states):
+        # one that makes way for the request itself is tried again at once
+        if any(not status.startswith("waiting") or "comes first" in status for status in states):
             quiet_since = time.monotonic()
         time.sleep(LOOK)
 
@@ -451,7 +454,7 @@ def test_some():
     """Some calls and commands, failing in some operations"""
     random = checks.seed()
     faults = Faults()
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + SECONDS * 3 / 4
     cases = 0
     while cases == 0 or time.monotonic() < end:
         with Scene(random.choice(list(SCENES)), faults) as scene:
@@ -464,14 +467,32 @@ def test_some():
     print(f"    {cases} cases")
 
 
+# What was wrong: what could not be named in a header after a merge was never given back; and the errno was that of tidying up.
+FOUND = (
+    ("merge", Fault("files", "EIO", lasts=True, only="/db-vdb.two"), 1),
+    ("clone internal", Fault("writes", "ENOSPC"), 13),
+    ("clone internal", Fault("writes", "EIO", lasts=True), 17),
+)
+
+
+def test_found():
+    """Calls that failed, and what came of it was wrong once"""
+    faults = Faults()
+    for name, fault, number in FOUND:
+        with Scene(name, faults) as scene:
+            assert try_case(scene, fault, number)
+
+
 def all_of(scene, wanted):
     """Tries these faults with all numbers; returns what failed."""
     failed = []
     for fault in wanted:
+        missed = 0
         for number in range(1, CASES_MAX):
             try:
-                if not try_case(scene, fault, number):
-                    print(f"    {scene.name}: {fault}: {number - 1}", flush=True)
+                missed = 0 if try_case(scene, fault, number) else missed + 1
+                if missed == 3:  # in the background there are more calls at times
+                    print(f"    {scene.name}: {fault}: {number - 3}", flush=True)
                     break
             except Exception as error:  # the others are still to be tried
                 print(f"    FAILED: {str(error)[:1000]}", flush=True)
@@ -495,4 +516,4 @@ def test_all():
 
 
 if __name__ == "__main__":
-    checks.main({"test_all": test_all} if ALL else {"test_some": test_some})
+    checks.main({"test_all": test_all} if ALL else {"test_found": test_found, "test_some": test_some})

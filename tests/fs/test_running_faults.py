@@ -6,8 +6,8 @@ answered with garbage; the connection breaks, or the QEMU is killed, before or a
 operation has happened or not, every byte is there, the guest runs or can be started, and the operation works when it is
 done again.
 
-A part is tried, chosen by VMSNAPFS_SEED, for VMSNAPFS_TEST_SECONDS; VMSNAPFS_TEST_FAULTS_ALL tries all, those in which
-VMSNAPFS_TEST_FAULTS_ONLY is found, as in "^create mixed: monitor: error".
+What failed once is tried always, and a part of the others, chosen by VMSNAPFS_SEED, for half of VMSNAPFS_TEST_SECONDS.
+VMSNAPFS_TEST_FAULTS_ALL tries all, those in which VMSNAPFS_TEST_FAULTS_ONLY is found, as in "^create mixed: monitor: error".
 """
 
 import contextlib
@@ -33,6 +33,9 @@ KINDS = ("monitor", "files", "starts", "runs")
 UNCERTAIN = re.compile("silent|killed|breaks|garbage")
 GONE = ("crashed", "shutoff")
 MEMORY = "web1.new.mem"
+ALL_INTERNAL = "disk=vda:internal disk=vdb:internal"
+ALL_EXTERNAL = "disk=vda:external disk=vdb:external"
+MIXED = "disk=vda:internal disk=vdb:external"
 
 
 class Operation:
@@ -57,6 +60,12 @@ def create(words, formats=("qcow2", "qcow2"), is_paused=False):
         formats,
         "paused" if is_paused else "running",
     )
+
+
+def create_mirrored():
+    made = create("disk-only " + ALL_EXTERNAL)
+    made.act = lambda mount: domains.create(mount, f"new disk-only {ALL_EXTERNAL} mirror=vda:{copied(mount)}")
+    return made
 
 
 def revert(taken, words="1", after="running", formats=("qcow2", "qcow2")):
@@ -128,14 +137,12 @@ START = Operation(
     lambda mount: mount.off(), lambda mount: power(mount, "start"), lambda mount: True, lambda mount: None, state="shutoff", after="running"
 )
 
-ALL_INTERNAL = "disk=vda:internal disk=vdb:internal"
-ALL_EXTERNAL = "disk=vda:external disk=vdb:external"
-MIXED = "disk=vda:internal disk=vdb:external"
 SCENES = {
     "create internal": create("disk-only " + ALL_INTERNAL),
     "create external": create("disk-only " + ALL_EXTERNAL),
     "create mixed": create("disk-only " + MIXED),
     "create paused": create("disk-only " + MIXED, is_paused=True),
+    "create mirrored": create_mirrored(),
     "create memory": create("memory=external " + ALL_EXTERNAL),
     "create memory mixed": create("memory=external " + MIXED),
     "create memory paused": create("memory=external " + MIXED, is_paused=True),
@@ -183,7 +190,7 @@ def wait_settled(mount):
         quiet_since[0] = quiet_since[0] or now
         return now > quiet_since[0] + administer.QUIET
 
-    wait_for(is_quiet, f"all to be settled: {administer.jobs(mount, 'web1')}, journal {journal_left(mount)}")
+    wait_for(is_quiet, lambda: f"all to be settled: {administer.jobs(mount, 'web1')}, journal {journal_left(mount)}")
 
 
 class Scene:
@@ -216,7 +223,8 @@ class Scene:
 
 
 def names(mount):
-    return [re.sub(r"~[0-9]+$", "", name) for name in administer.names_beside(mount)]
+    """Of the files beside the store, up to their endings: a layer can be merged into the one above or below."""
+    return sorted(name.partition(".")[0] for name in administer.names_beside(mount) if name != MEMORY)
 
 
 def runs(mount, operation, allowed):
@@ -243,8 +251,8 @@ def judge(scene, mount, fault, code, hits):
     operation = scene.operation
     wait_settled(mount)
     happened = operation.happened(mount)
-    if code is None:
-        assert happened, "told as done, and it is not"
+    if code is None:  # a copy ends with its QEMU
+        assert happened or (operation is COPY and hits and "killed" in fault.way), "told as done, and it is not"
     else:
         assert hits, f"{errno_name(code)}, and nothing was hit: {administer.newest_error(mount, 'web1')}"
         line = administer.newest_error(mount, "web1")
@@ -289,14 +297,13 @@ def finish(scene, mount):
     wait_settled(mount)
     administer.wait_idle(mount)
     mount.check(is_running=False)
-    found = names(mount)
-    if not any(name.endswith("copy.qcow2") for name in found) or scene.operation is not ABORT:
+    if scene.operation is not ABORT or not os.path.exists(copied(mount)):
         # Disks that could not be taken back are a snapshot without its memory.
         has_file = "new" in mount.frozen_bytes and domains.document(mount, "new")["memory"] == "external"
-        equal(MEMORY in found, has_file, "the memory")
-        scene.names = scene.names or set(found) - {MEMORY}
+        equal(os.path.exists(os.path.join(mount.source, MEMORY)), has_file, "the memory")
+        scene.names = scene.names or names(mount)
         # a merge that could not be carried on is tried again, after a while
-        wait_for(lambda: set(names(mount)) - {MEMORY} == scene.names, f"{scene.names} alone to be there, and not {names(mount)}")
+        wait_for(lambda: names(mount) == scene.names, lambda: f"{scene.names} alone to be there, and not {administer.names_beside(mount)}")
     mount.unmount()
     equal(store_left(mount), [], "files in the store")
 
@@ -341,7 +348,7 @@ def test_some():
     need(QEMU)
     random = checks.seed()
     faults = Faults()
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + SECONDS / 2
     cases = 0
     while cases == 0 or time.monotonic() < end:
         scene = Scene(random.choice(list(SCENES)), faults)
@@ -362,6 +369,30 @@ def test_lost_while_it_stands_still():
     number = count(scene, "monitor")
     for before_the_end in (13, 9, 4, 3):
         assert try_case(scene, Fault("monitor", "carried out, breaks"), number - before_the_end)
+
+
+# What was wrong: the guest stayed paused; it did, as the operation could not be concluded before the next mount; it did, as
+# nobody looked, twice; a job wrote on, and its layers were changed by someone else; a snapshot came that nobody had taken; a step
+# was never done.
+FOUND = (
+    ("pivot", Fault("monitor", "error", only="cont"), 1),
+    ("create memory mixed", Fault("monitor", "error", only="cont"), 1),
+    ("create memory live", Fault("monitor", "carried out, silent", only="cont"), 1),
+    ("revert shutoff", Fault("monitor", "carried out, silent", only="migrate-set-parameters"), 1),
+    ("revert memory", Fault("files", "EACCES", only="/.vmsnapfs/domains/1.restart.tmp"), 7),
+    ("rmdir into parent", Fault("monitor", "error", only="query-jobs"), 5),
+    ("rmdir into parent", Fault("files", "EIO"), 52),
+    ("rmdir current", Fault("monitor", "error", only="query-jobs"), 6),
+    ("rmdir current", Fault("monitor", "carried out, silent", only="query-block"), 3),
+)
+
+
+def test_found():
+    """Commands that failed, and what came of it was wrong once"""
+    need(QEMU)
+    faults = Faults()
+    for name, fault, number in FOUND:
+        assert try_case(Scene(name, faults), fault, number)
 
 
 def all_of(scene, fault):
@@ -393,6 +424,4 @@ def test_all():
 
 
 if __name__ == "__main__":
-    # The suite repeats one choice; VMSNAPFS_SEED makes others.
-    os.environ.setdefault("VMSNAPFS_SEED", "501")
-    checks.main({"test_all": test_all} if ALL else {"test_some": test_some, "test_lost_while_it_stands_still": test_lost_while_it_stands_still})
+    checks.main({"test_all": test_all} if ALL else {name: value for name, value in globals().items() if name != "test_all"})

@@ -28,7 +28,7 @@ EXTERNAL = "disk-only disk=vda:external disk=vdb:external"
 INTERNAL = "disk-only disk=vda:internal disk=vdb:internal"
 JOB = "vmsnapfs-merge"
 BIG = 64 * make.MIB
-LOST = (r"its QEMU ended", r"ended while nobody looked", r"ended by signal", r"ended without being asked", r"does not answer", r"merge.*could not be undone")
+LOST = (r"its QEMU ended", r"ended while nobody looked", r"ended by signal", r"ended without being asked", r"does not answer", r"merge.*could not be (undone|concluded)")
 
 
 def delete(mount, name):

@@ -709,11 +709,6 @@ static void fail_at_each_command(bool running, bool live, bool give_up, bool is_
             }
             if (fake.has_fd && rc < 0) /* goes with the monitor's connection */
                 fake.has_fd = false;
-            if (fake.pause && stage == LOOKED) {
-                /* It could not even be put back: who comes later does. */
-                assert_int_equal(failure, REFUSED);
-                must(memory_save_recover(client, &before, LONG_MS, &why));
-            }
             assert_fake_is_as_before(running);
             disconnect(client);
         }
