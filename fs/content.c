@@ -66,14 +66,15 @@ static void render_service(const struct content_source *source, unsigned entry, 
 }
 
 /*
- * What its QEMU says, where that is known. Else a domain runs if another process has one of its active images
- * open for writing, as QEMU's locks tell.
+ * What its QEMU says, where that is known. Else a domain runs if there is a QEMU of ours, which may not have
+ * opened its images yet, or if another process has one of its active images open for writing, as QEMU's locks
+ * tell.
  */
 static void render_state(const struct content_source *source, const struct domain *domain, struct text *text)
 {
     struct machine_report report = {.contact = MACHINE_UNKNOWN, .state = RUN_STATE_SHUTOFF};
-    bool running = false;
     machines_report(source->machines, domain->serial, &report);
+    bool running = report.is_there && report.contact != MACHINE_CONNECTED;
     for (size_t i = 0; i < domain->disk_count && !running && report.contact != MACHINE_CONNECTED; i++) {
         const struct layer *active = domain->disks[i].active;
         running =

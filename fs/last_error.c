@@ -18,8 +18,7 @@ struct failure {
     int code;
     char *command;
     char *reason;
-    unsigned long
-        more; /* times that it came again at once, with other words perhaps: rm -r tries each file */
+    unsigned long more; /* times that it had come before, at once */
 };
 
 struct domain_errors {
@@ -78,14 +77,22 @@ static char *one_line(const char *from)
     return text_steal(&line);
 }
 
-static bool is_repeat(const struct failure *last, const struct failure *failure)
+static bool is_removal(const char *command)
 {
-    return last->pid == failure->pid && last->code == failure->code &&
-           strcmp(last->reason, failure->reason) == 0;
+    return strncmp(command, "unlink ", 7) == 0 || strncmp(command, "rmdir ", 6) == 0;
 }
 
-/* Takes the failure over if it returns true. */
-static bool add_locked(struct last_errors *errors, uint64_t domain, const struct failure *failure)
+/* The same again; or rm -r, which tries each file. Another command is never hidden behind an older one,
+ * although it is refused for the same reason. */
+static bool is_repeat(const struct failure *last, const struct failure *failure)
+{
+    return last->code == failure->code && strcmp(last->reason, failure->reason) == 0 &&
+           (strcmp(last->command, failure->command) == 0 ||
+            (last->pid == failure->pid && is_removal(last->command) && is_removal(failure->command)));
+}
+
+/* `failure` is then what it has replaced, the caller's. False: this process was told that already. */
+static bool add_locked(struct last_errors *errors, uint64_t domain, struct failure *failure)
 {
     struct domain_errors *of = find_locked(errors, domain);
     if (!of) {
@@ -97,14 +104,15 @@ static bool add_locked(struct last_errors *errors, uint64_t domain, const struct
         errors->first = of;
     }
     struct failure *last = of->count ? &of->kept[(of->count - 1) % KEPT] : NULL;
-    if (last && is_repeat(last, failure)) {
-        last->more++;
-        return false;
-    }
-    struct failure *slot = &of->kept[of->count++ % KEPT];
-    failure_done(slot);
-    *slot = *failure;
-    return true;
+    bool repeat = last && is_repeat(last, failure), told = repeat && last->pid == failure->pid;
+    if (repeat)
+        failure->more = last->more + 1;
+    else
+        last = &of->kept[of->count++ % KEPT];
+    struct failure before = *last;
+    *last = *failure;
+    *failure = before;
+    return !told;
 }
 
 bool last_errors_add(struct last_errors *errors, uint64_t domain, pid_t pid, const char *command, int code,
@@ -115,15 +123,14 @@ bool last_errors_add(struct last_errors *errors, uint64_t domain, pid_t pid, con
                               .code = code,
                               .command = one_line(command),
                               .reason = one_line(reason)};
-    bool taken = false;
+    bool is_new = false;
     if (failure.command && failure.reason) {
         pthread_mutex_lock(&errors->lock);
-        taken = add_locked(errors, domain, &failure);
+        is_new = add_locked(errors, domain, &failure);
         pthread_mutex_unlock(&errors->lock);
     }
-    if (!taken)
-        failure_done(&failure);
-    return taken;
+    failure_done(&failure);
+    return is_new;
 }
 
 void last_errors_render(struct last_errors *errors, uint64_t domain, struct text *text)

@@ -3,52 +3,42 @@
 #include "mountpoint.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/log.h"
+#include "dead_mounts.h"
 
 #define READAHEAD_KIB 2048
 
-extern char **environ;
-
-/* As an ordinary user only fusermount3 can do it. */
-static void detach_by_fusermount(const char *path)
+/* Without slashes at its end, which would have realpath() ask the daemon of a mount. */
+static char *resolve(const char *path)
 {
-    char *const arguments[] = {(char[]){"fusermount3"}, (char[]){"-u"},          (char[]){"-z"},
-                               (char[]){"--"},          (char *)(uintptr_t)path, NULL};
-    pid_t pid;
-    if (posix_spawnp(&pid, arguments[0], NULL, NULL, arguments, environ) == 0)
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-            continue;
+    cleanup_free char *plain = strdup(path);
+    if (!plain)
+        return NULL;
+    for (size_t length = strlen(plain); length > 1 && plain[length - 1] == '/'; length--)
+        plain[length - 1] = '\0';
+    return realpath(plain, NULL);
 }
 
 int mountpoint_prepare(const char *path, char **resolved, struct error *err)
 {
     struct stat status;
-    /* Stale mounts may lie on top of each other. */
-    for (int tries = 0; stat(path, &status) != 0 && errno == ENOTCONN && tries < 16; tries++) {
-        log_info("%s: the daemon of this mount died; it is cleaned away", path);
-        if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) != 0)
-            detach_by_fusermount(path);
-    }
-    if (stat(path, &status) != 0)
+    cleanup_free char *real = resolve(path);
+    if (!real)
+        return error_set(err, errno, "%s: %s", path, strerror(errno));
+    int result = dead_mounts_clear(real, err);
+    if (result != 0)
+        return result;
+    if (stat(real, &status) != 0)
         return error_set(err, errno, "%s: %s", path, strerror(errno));
     if (!S_ISDIR(status.st_mode))
         return error_set(err, ENOTDIR, "%s is no directory to mount on", path);
-    char *real = realpath(path, NULL);
-    if (!real)
-        return error_set(err, errno, "%s: %s", path, strerror(errno));
-    *resolved = real;
+    *resolved = steal_pointer(real);
     return 0;
 }
 

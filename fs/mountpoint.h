@@ -5,9 +5,8 @@
 #include "base/error.h"
 
 /*
- * Makes ready to mount on `path`: cleans a stale mount away (one whose daemon died: "Transport endpoint is
- * not connected"), and gives the resolved path in `*resolved`, the caller's. Errors: ENOENT, ENOTDIR and
- * others, with a text.
+ * Makes ready to mount on `path`: clears away mounts of ours whose daemon died (dead_mounts.h), and gives the
+ * resolved path in `*resolved`, the caller's. Errors: ENOENT, ENOTDIR and others, with a text.
  */
 int mountpoint_prepare(const char *path, char **resolved, struct error *err);
 

@@ -110,7 +110,8 @@ static int enter_namespace(const struct mount_arguments *arguments, struct error
     return 0;
 }
 
-/* What -f checks besides the options. A mount point whose daemon died is sound: vmsnapfs clears it away. */
+/* What -f checks besides the options. A mount point whose daemon died is sound: vmsnapfs clears it away. So
+ * no daemon is asked, which might hang. */
 static int check_paths(const struct mount_arguments *arguments, struct error *err)
 {
     struct stat status;
@@ -118,11 +119,12 @@ static int check_paths(const struct mount_arguments *arguments, struct error *er
         return error_set(err, errno, "source %s: %s", arguments->source, strerror(errno));
     if (!S_ISDIR(status.st_mode))
         return error_set(err, ENOTDIR, "source %s: not a directory", arguments->source);
-    if (stat(arguments->mountpoint, &status))
+    struct statx target;
+    if (statx(AT_FDCWD, arguments->mountpoint, AT_STATX_DONT_SYNC, STATX_TYPE, &target))
         return errno == ENOTCONN
                    ? 0
                    : error_set(err, errno, "mount point %s: %s", arguments->mountpoint, strerror(errno));
-    if (!S_ISDIR(status.st_mode))
+    if (!S_ISDIR(target.stx_mode))
         return error_set(err, ENOTDIR, "mount point %s: not a directory", arguments->mountpoint);
     return 0;
 }

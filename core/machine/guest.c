@@ -116,6 +116,15 @@ int guest_find(const char *directory, bool read_only, struct guest **guest, enum
     return -ESRCH;
 }
 
+bool guest_is_there(const char *directory)
+{
+    struct guest *guest = NULL;
+    enum guest_trace trace;
+    bool found = guest_find(directory, true, &guest, &trace, NULL) == 0;
+    guest_free(guest);
+    return found;
+}
+
 void guest_sweep(const char *directory)
 {
     struct guest *guest = NULL;

@@ -37,6 +37,9 @@ enum guest_trace { GUEST_NO_TRACE, GUEST_ENDED, GUEST_KILLED };
 int guest_find(const char *directory, bool read_only, struct guest **guest, enum guest_trace *trace,
                struct error *err);
 
+/* Does it run? Changes nothing; any thread. */
+bool guest_is_there(const char *directory);
+
 /* Removes what one left that has ended. */
 void guest_sweep(const char *directory);
 

@@ -29,8 +29,9 @@ void machine_tell(struct machine *machine, const char *format, ...)
         machine->tell(machine->opaque, machine->domain, line);
 }
 
-void machine_publish(struct machine *machine, enum machine_contact contact, enum run_state state,
-                     const char *problem)
+/* With `idle`, nothing where a thread has come, or comes, that knows better. */
+static void publish(struct machine *machine, bool idle, enum machine_contact contact, enum run_state state,
+                    const char *problem)
 {
     /* What qmp.h says begins with the name, which stands before it here anyway. */
     size_t prefix = strlen(machine->name);
@@ -40,6 +41,10 @@ void machine_publish(struct machine *machine, enum machine_contact contact, enum
     if (contact == MACHINE_OFF)
         image_locks_forget();
     pthread_mutex_lock(&machine->lock);
+    if (idle && (machine->thread_state != THREAD_NONE || machine->is_launching)) {
+        pthread_mutex_unlock(&machine->lock);
+        return;
+    }
     const struct machine_report before = machine->report;
     struct machine_report *report = &machine->report;
     report->contact = contact;
@@ -63,11 +68,27 @@ void machine_publish(struct machine *machine, enum machine_contact contact, enum
     }
 }
 
+void machine_publish(struct machine *machine, enum machine_contact contact, enum run_state state,
+                     const char *problem)
+{
+    publish(machine, false, contact, state, problem);
+}
+
+void machine_publish_idle(struct machine *machine, enum machine_contact contact, enum run_state state,
+                          const char *problem)
+{
+    publish(machine, true, contact, state, problem);
+}
+
 void machine_report(struct machine *machine, struct machine_report *report)
 {
     pthread_mutex_lock(&machine->lock);
     *report = machine->report;
+    report->is_there = machine->guest && report->contact != MACHINE_OFF;
+    bool looked = machine->has_looked;
     pthread_mutex_unlock(&machine->lock);
+    if (!looked && machine->directory)
+        report->is_there = guest_is_there(machine->directory);
 }
 
 /* ---- Asking ---- */

@@ -15,6 +15,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -34,6 +35,7 @@ enum machine_contact {
 struct machine_report {
     enum machine_contact contact;
     enum run_state state;         /* MACHINE_OFF: shut off or crashed */
+    bool is_there;                /* a QEMU of ours lives, also where nothing else is known of it yet */
     char problem[ERROR_TEXT_MAX]; /* why it does not answer, or crashed; empty: nothing to say */
 };
 

@@ -58,6 +58,10 @@ struct machine {
 void machine_publish(struct machine *machine, enum machine_contact contact, enum run_state state,
                      const char *problem);
 
+/* The same by who has found no thread of it: does nothing where there is one by now. */
+void machine_publish_idle(struct machine *machine, enum machine_contact contact, enum run_state state,
+                          const char *problem);
+
 /* A line for people. */
 __attribute__((format(printf, 2, 3))) void machine_tell(struct machine *machine, const char *format, ...);
 

@@ -59,7 +59,7 @@ static bool visit_guest(struct machine *machine)
     if (rc != -ESRCH)
         log_error("%s: %s", machine->name, why.text);
     if (trace == GUEST_KILLED && !machine->read_only) {
-        machine_publish(machine, MACHINE_OFF, RUN_STATE_CRASHED, "its QEMU ended while nobody looked");
+        machine_publish_idle(machine, MACHINE_OFF, RUN_STATE_CRASHED, "its QEMU ended while nobody looked");
         return true;
     }
     return false;
@@ -72,12 +72,15 @@ void machine_visit(struct machine *machine)
     bool idle = machine->thread_state == THREAD_NONE && !machine->is_stopping && !machine->is_launching;
     bool look = idle && (!machine->has_looked || machine->read_only);
     bool is_ours = machine->guest;
-    machine->has_looked |= look;
     cleanup_free char *path = machine->monitor ? strdup(machine->monitor) : NULL;
     pthread_mutex_unlock(&machine->lock);
     if (is_ours && machine->directory && !machine->read_only)
         guest_shorten_log(machine->directory);
-    if (!idle || (look && visit_guest(machine)))
+    bool found = look && visit_guest(machine);
+    pthread_mutex_lock(&machine->lock);
+    machine->has_looked |= look;
+    pthread_mutex_unlock(&machine->lock);
+    if (!idle || found)
         return;
     struct error why = {.code = ENOENT};
     int fd = -1;
@@ -88,9 +91,9 @@ void machine_visit(struct machine *machine)
     struct machine_report before;
     machine_report(machine, &before);
     if (why.code != ENOENT && why.code != ECONNREFUSED)
-        machine_publish(machine, MACHINE_SILENT, RUN_STATE_SHUTOFF, why.text);
+        machine_publish_idle(machine, MACHINE_SILENT, RUN_STATE_SHUTOFF, why.text);
     else if (before.contact != MACHINE_OFF)
-        machine_publish(machine, MACHINE_OFF, RUN_STATE_SHUTOFF, NULL);
+        machine_publish_idle(machine, MACHINE_OFF, RUN_STATE_SHUTOFF, NULL);
 }
 
 /* ---- Starting and ending ---- */

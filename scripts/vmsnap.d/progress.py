@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A progress bar on standard error, where that is a terminal, and nothing anywhere else."""
+"""A progress bar on standard error, where that is a terminal; and lines there, wherever it leads."""
 
 import contextlib
 import os
@@ -23,6 +23,13 @@ def draw(what, percent, status=""):
     width = shutil.get_terminal_size().columns - 1
     sys.stderr.write("\r" + line[:width].ljust(width))
     sys.stderr.flush()
+
+
+def say(line):
+    """A line of its own on standard error, also where that is no terminal."""
+    if is_shown():
+        clear()
+    print(line, file=sys.stderr, flush=True)
 
 
 def clear():

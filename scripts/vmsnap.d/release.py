@@ -10,6 +10,7 @@ import progress
 from mount import Refused, find_mount, link_name
 
 LOOK = 0.2  # seconds between two looks
+TELL = 1  # second that a job stays as it is before a line tells of it
 SETTLED = 10  # seconds without any job after which nothing more is coming
 
 
@@ -66,18 +67,44 @@ def not_home(domain):
     return left
 
 
+class Teller:
+    """Says on standard error what is waited for: a line for each thing that lasts, once."""
+
+    def __init__(self):
+        self.since, self.told = {}, set()
+
+    def look(self, jobs):
+        now = time.monotonic()
+        lines = [f"{job['what']}: {job['status']}".replace("\n", " ") for job in jobs]
+        self.since = {line: self.since.get(line, now) for line in lines}
+        self.told &= set(lines)
+        for line in lines:
+            if line not in self.told and now - self.since[line] >= TELL:
+                self.told.add(line)
+                progress.say(f"vmsnap: {line}")
+
+
 def wait(domain):
     """Until the space of the snapshots is given back. Returns what is not as it should be."""
     quiet = time.monotonic()
-    while True:
-        jobs = domain.unfinished_jobs()
-        left = not_home(domain)
-        if not jobs and not left:
-            return []
-        if jobs:
-            quiet = time.monotonic()
-            if progress.is_shown():
-                progress.draw(jobs[0]["what"], jobs[0]["percent"], jobs[0]["status"].replace("\n", " "))
-        elif time.monotonic() - quiet > SETTLED:
-            return left
-        time.sleep(LOOK)
+    teller = Teller()
+    try:
+        while True:
+            jobs = domain.unfinished_jobs()
+            left = not_home(domain)
+            if not jobs and not left:
+                return []
+            teller.look(jobs)
+            if jobs:
+                quiet = time.monotonic()
+                if progress.is_shown():
+                    progress.draw(jobs[0]["what"], jobs[0]["percent"], jobs[0]["status"].replace("\n", " "))
+            elif time.monotonic() - quiet > SETTLED:
+                return left
+            time.sleep(LOOK)
+    except KeyboardInterrupt:
+        progress.say("vmsnap: the snapshots are deleted; what is left to do is done by itself, as soon as it can be")
+        raise
+    finally:
+        if progress.is_shown():
+            progress.clear()

@@ -130,6 +130,79 @@ def test_killed():
             equal(os.stat(disk).st_ino, number)
 
 
+def mounts_on(path):
+    """How many mounts lie on top of each other there."""
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        return sum(line.split(" ")[1] == path for line in file)
+
+
+def test_dead_mounts_do_not_pile_up():
+    """What died is cleared away even where the kernel still answers for it from its cache, and the next umount ends all"""
+    with Background() as mount:
+        domain = os.path.join(mount.mountpoint, "vm")
+        for turn in range(4):
+            os.stat(mount.mountpoint)
+            os.stat(domain)
+            (daemon,) = mount.daemons()
+            os.kill(daemon, signal.SIGKILL)
+            mount.wait_for_the_end()
+            if turn != 2:
+                os.stat(mount.mountpoint)  # nobody would see that it is dead
+            equal(mount.mount(), (0, ""))
+            equal(mounts_on(mount.mountpoint), 1)
+        run("umount", mount.mountpoint)
+        equal(os.listdir(mount.mountpoint), [])
+        mount.wait_for_the_end()
+        equal(mount.mount(), (0, ""))
+
+
+def test_many_dead_mounts_on_top_of_each_other():
+    """All of them go, also by a path through a link and with a slash; what lives below them stays"""
+    with Background() as mount:
+        link = os.path.join(mount.room, "link")
+        os.symlink(mount.mountpoint, link)
+        (below,) = mount.daemons()
+        others = []
+        for number in range(3):
+            source = os.path.join(mount.room, f"source{number}")
+            os.mkdir(source)
+            run(PROGRAM, source, mount.mountpoint)
+            others += mount.daemons() - {below, *others}
+        equal(mounts_on(mount.mountpoint), 4)
+        for daemon in others:
+            os.kill(daemon, signal.SIGKILL)
+            os.waitpid(daemon, 0)
+        wait_for(lambda: reap_all_but(mount, below), "the guards of the killed daemons")
+        run(PROGRAM, source, link + "/")
+        equal(mounts_on(mount.mountpoint), 2)
+        run("umount", mount.mountpoint)
+        equal(os.listdir(mount.mountpoint), [".vmsnapfs", "vm"])
+        wait_for(lambda: reap_all_but(mount, below), "the end of what was mounted last")
+
+
+def reap_all_but(mount, daemon):
+    for pid in mount.daemons() - {daemon}:
+        os.waitpid(pid, os.WNOHANG)
+    return mount.daemons() == {daemon}
+
+
+def test_a_daemon_that_hangs_is_not_waited_for():
+    """Where it does not answer, nothing is mounted on top, and the command says so instead of hanging; later all is well"""
+    with Background() as mount:
+        (daemon,) = mount.daemons()
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            for options in ([], ["-o", "ro"]):
+                result = subprocess.run([PROGRAM, *options, mount.source, mount.mountpoint], capture_output=True, text=True)
+                equal(result.returncode, 32)
+                assert "does not answer" in result.stderr, result.stderr
+                equal(mounts_on(mount.mountpoint), 1)
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        equal(os.listdir(os.path.join(mount.mountpoint, "vm", "snapshots")), [".order", "clean"])
+        wait_for(lambda: reap_all_but(mount, daemon), "the end of those who asked it")
+
+
 def test_busy_unmount():
     """umount with an open file is refused by the kernel; a lazy one lets the reader go on to its end"""
     with Background() as mount:
@@ -234,8 +307,20 @@ def test_ordinary_user():
             found = subprocess.run([*as_user, "cat", disk], capture_output=True)
             equal((found.returncode, len(found.stdout)), (0, 8 * make.MIB))
             fails_with(errno.EACCES, os.listdir, mount.mountpoint)  # root neither, without allow_other
+            for mounted_anew_by in ([*as_user, program], [*as_user, program], [program, "-o", "ro"]):  # root, who may not even look
+                subprocess.run([*as_user, "stat", mount.mountpoint], stdout=subprocess.DEVNULL, check=True)
+                for daemon in mount.daemons():
+                    os.kill(daemon, signal.SIGKILL)
+                    os.waitpid(daemon, 0)
+                result = subprocess.run([*mounted_anew_by, mount.source, mount.mountpoint], capture_output=True, text=True)
+                equal((result.returncode, result.stderr), (0, ""))
+                equal(mounts_on(mount.mountpoint), 1)
+            run("umount", mount.mountpoint)
+            equal(mount.wait_for_the_end(), [0])
+            equal(subprocess.run([*as_user, program, mount.source, mount.mountpoint], capture_output=True, text=True).stderr, "")
             equal(subprocess.run([*as_user, "fusermount3", "-u", mount.mountpoint], capture_output=True, text=True).stderr, "")
             equal(mount.wait_for_the_end(), [0])
+            equal(os.listdir(mount.mountpoint), [])
         finally:
             mount.__exit__(None)
 

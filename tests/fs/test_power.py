@@ -531,6 +531,31 @@ def test_a_program_that_never_answers():
         equal(state(mount), "shutoff")
 
 
+def test_a_guest_that_has_opened_nothing_yet():
+    """A QEMU of ours that lives is never shown as shut off: not while it starts, nor right after another daemon has found it"""
+    need(QEMU)
+    mount = Launched(expected=[r"does not answer"])
+    gate = os.path.join(mount.room, "gate")
+    waits = f"while [ -d '{mount.room}' ] && ! [ -e '{gate}' ]; do sleep 0.1; done; exec \"$0\" \"$@\""
+    redefine(mount, launch=["sh", "-c", waits, *BARE, "-device", "virtio-blk-pci,drive=vda"])
+    with mount:
+        writer = subprocess.Popen(["sh", "-c", f"echo start > '{mount.path('web1', 'power')}'"], stderr=subprocess.DEVNULL)
+        wait_state(mount, "running")
+        for _ in range(3):
+            mount.kill()
+            writer.wait()
+            subprocess.run(["umount", "--lazy", mount.mountpoint], check=True)
+            mount.mount()
+            for _ in range(20):
+                equal(state(mount), "running")
+        refused(errno.EBUSY, mount, "start")
+        with open(gate, "w", encoding="ascii"):
+            pass
+        wait_for(lambda: "state: running" in events(mount), "its answer")
+        power(mount, "destroy")
+        equal(state(mount), "shutoff")
+
+
 def test_again_and_again():
     """A start right after an end, from one process without a pause, never finds the one before"""
     need(QEMU)

@@ -4,6 +4,8 @@
 import json
 import os
 import pty
+import re
+import signal
 import subprocess
 
 import administer
@@ -263,6 +265,50 @@ def test_release():
         vmsnap(mount, "release", "web1", "--yes")
         equal(mount.snapshots("web1"), [])
         equal(administer.names_beside(mount), ["web1-b.img", "web1.json", "web1.qcow2"])
+        equal(byte(mount), 42)
+
+
+def test_release_that_has_to_wait():
+    """It says what it waits for, on a terminal and elsewhere; Ctrl-C ends the waiting alone, and it ends by itself when it can"""
+    checks.need("qemu-nbd")
+    with Mounted(domains.web1) as mount:
+        write(mount, 7)
+        create(mount, "one disk=vda:external")
+        write(mount, 42)
+        command = [VMSNAP, "-m", mount.mountpoint, "release", "web1", "--yes"]
+
+        def waiting(stream):
+            """What it says until a whole line has told what it waits for."""
+            said = b""
+            while not re.search(rb"(^|[\r\n])vmsnap: merging [^\r\n]*: waiting: [^\r\n]*qemu-nbd[^\r\n]*\r?\n", said):
+                chunk = os.read(stream, 4096)
+                assert chunk, said
+                said += chunk
+            return said
+
+        with domains.Holder(mount, *administer.source(mount, "web1")):
+            ours, theirs = pty.openpty()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+            os.close(theirs)
+            waiting(ours)
+            process.send_signal(signal.SIGINT)
+            equal(process.wait(), -signal.SIGINT)
+            os.close(ours)
+
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            waiting(process.stderr.fileno())
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read().decode()
+            equal(process.wait(), -signal.SIGINT)
+            process.stderr.close()
+            assert "by itself" in rest and rest.endswith("vmsnap: interrupted\n"), rest
+
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            waiting(process.stderr.fileno())
+        process.stderr.read()
+        process.stderr.close()
+        equal(process.wait(), 0)
+        equal(administer.names_beside(mount), ["web1.json", "web1.qcow2"])
         equal(byte(mount), 42)
 
 

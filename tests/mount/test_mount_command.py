@@ -204,6 +204,18 @@ class MountTest(unittest.TestCase):
         wait_for_error(errno.ENOTCONN)
         self.assert_mounted(run("mount", "-T", self.fstab, TARGET))
 
+    def test_also_one_whose_death_nobody_has_noticed(self):
+        """The kernel answers for it from its cache."""
+        self.assert_mounted(run("mount", "-t", "vmsnapfs", SOURCE, TARGET))
+        for _turn in range(3):
+            for pid in daemons():
+                os.kill(pid, signal.SIGKILL)
+            wait_for_no_daemons()
+            os.stat(TARGET)
+            self.assert_mounted(run("mount", "-t", "vmsnapfs", SOURCE, TARGET))
+        self.assertEqual(run("umount", TARGET).returncode, 0)
+        self.assertEqual(os.listdir(TARGET), [])
+
     def test_in_another_namespace(self):
         sleeper = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep infinity"],
                                    stdout=subprocess.PIPE)

@@ -195,12 +195,48 @@ static void the_last_twenty_failures_are_kept_newest_first(void **state)
     text_done(&text);
     last_errors_render(errors, 9, &text);
     assert_int_equal(text.length, 0);
-    last_errors_add(errors, 9, 5, "unlink a", EPERM, "no");
-    last_errors_add(errors, 9, 5, "unlink b", EPERM, "no");
-    last_errors_add(errors, 9, 5, "unlink c", EPERM, "no");
-    last_errors_render(errors, 9, &text);
-    assert_non_null(strstr(text.data, "pid 5: unlink a: no (EPERM), and 2 more like it\n"));
     text_done(&text);
+    last_errors_free(errors);
+}
+
+static void what_is_refused_again_is_one_line_that_tells_of_the_last(void **state)
+{
+    struct last_errors *errors = last_errors_new();
+    struct text text = {0};
+    assert_true(last_errors_add(errors, 9, 5, "unlink a", EPERM, "no"));
+    assert_false(last_errors_add(errors, 9, 5, "unlink b", EPERM, "no"));
+    assert_false(last_errors_add(errors, 9, 5, "rmdir c", EPERM, "no"));
+    last_errors_render(errors, 9, &text);
+    assert_non_null(strstr(text.data, "Z pid 5: rmdir c: no (EPERM), and 2 more like it\n"));
+    assert_null(strstr(text.data, "unlink"));
+    text_done(&text);
+
+    assert_true(last_errors_add(errors, 7, 5, "write \"start\" to power", EBUSY, "no"));
+    assert_true(last_errors_add(errors, 7, 6, "write \"start\" to power", EBUSY, "no"));
+    assert_false(last_errors_add(errors, 7, 6, "write \"start\" to power", EBUSY, "no"));
+    last_errors_render(errors, 7, &text);
+    const char *first = strchr(text.data, ' ') + 1;
+    assert_string_equal(first, "pid 6: write \"start\" to power: no (EBUSY), and 2 more like it\n");
+    text_done(&text);
+    last_errors_free(errors);
+}
+
+static void another_command_has_a_line_of_its_own_whatever_the_reason(void **state)
+{
+    static const char *const commands[] = {"mkdir snapshots/d", "write \"pause\" to power",
+                                           "write \"destroy\" to power", "unlink a"};
+    struct last_errors *errors = last_errors_new();
+    for (int i = 0; i < 4; i++) {
+        struct text text = {0};
+        assert_true(last_errors_add(errors, 9, 5, commands[i], ETIMEDOUT, "no greeting"));
+        last_errors_render(errors, 9, &text);
+        const char *first = strstr(text.data, "pid 5: ") + strlen("pid 5: ");
+        assert_int_equal(strncmp(first, commands[i], strlen(commands[i])), 0);
+        assert_null(strstr(text.data, "more like it"));
+        text_done(&text);
+    }
+    assert_true(last_errors_add(errors, 9, 6, "unlink b", ETIMEDOUT, "no greeting"));
+    assert_true(last_errors_add(errors, 9, 6, "unlink b", ETIMEDOUT, "another reason"));
     last_errors_free(errors);
 }
 
@@ -245,6 +281,8 @@ int main(void)
         cmocka_unit_test(everything_submitted_is_done),
         cmocka_unit_test(one_slow_task_does_not_hold_up_the_next),
         cmocka_unit_test(the_last_twenty_failures_are_kept_newest_first),
+        cmocka_unit_test(what_is_refused_again_is_one_line_that_tells_of_the_last),
+        cmocka_unit_test(another_command_has_a_line_of_its_own_whatever_the_reason),
         cmocka_unit_test(a_line_is_text_whatever_was_written),
         cmocka_unit_test(a_directory_that_was_taken_for_removed_has_another_generation),
     };
