@@ -182,7 +182,8 @@ static void render_domain(const struct content_source *source, const struct plac
 
 /*
  * Who starts a domain takes the image that `source` names. So nothing is named where the active one is gone,
- * where that would be a layer of another disk, or where the state that told which it is may be damaged: the file that a look finds on top may be frozen.
+ * where that would be a layer of another disk, or where the state that told which it is may be damaged: the
+ * file that a look finds on top may be frozen.
  */
 static bool may_be_started_from(const struct domain *domain, const struct disk *disk)
 {

@@ -274,7 +274,7 @@ static void do_open(fuse_req_t request, fuse_ino_t id, struct fuse_file_info *fi
             run(open_unique_bytes, &work, true);
         else
             run(open_disk, &work,
-                frozen_needs_helper(place.frozen) ||
+                frozen_needs_helper(place.frozen) || service->env.locks ||
                     something_is_done(service->administration, place.domain->serial));
         return; /* the work holds the catalog now */
     }

@@ -10,6 +10,7 @@
 
 #define BUCKETS    256
 #define LINGER_SEC 10
+#define OPEN_TRIES 10
 
 enum slot_state { SLOT_OPENING, SLOT_OPEN, SLOT_FAILED };
 
@@ -25,9 +26,7 @@ struct slot {
 
 struct open_disks {
     const struct frozen_disk_env *env;
-    open_disks_make_way make_way;
-    open_disks_closed closed;
-    void *opaque; /* of make_way and closed */
+    struct open_disks_calls calls;
     pthread_mutex_t
         lock; /* protects the table and the slots' private parts; never held while a disk is opened */
     pthread_cond_t opened;
@@ -50,16 +49,13 @@ static time_t monotonic_now(void)
     return now.tv_sec;
 }
 
-struct open_disks *open_disks_new(const struct frozen_disk_env *env, open_disks_make_way make_way,
-                                  open_disks_closed closed, void *opaque)
+struct open_disks *open_disks_new(const struct frozen_disk_env *env, const struct open_disks_calls *calls)
 {
     struct open_disks *disks = calloc(1, sizeof *disks);
     if (!disks)
         return NULL;
     disks->env = env;
-    disks->make_way = make_way;
-    disks->closed = closed;
-    disks->opaque = opaque;
+    disks->calls = *calls;
     pthread_mutex_init(&disks->lock, NULL);
     pthread_cond_init(&disks->opened, NULL);
     monotonic_cond_init(&disks->reaper_work);
@@ -193,16 +189,36 @@ static struct slot *put_locked(struct open_disks *disks, struct slot *slot)
 }
 
 /* The disk is in the table, so that nothing begins to change its layers from now on. */
-static int open_now(struct open_disks *disks, const struct place *place, struct frozen_disk **disk,
-                    struct error *err)
+static int open_once(const struct open_disks *disks, const struct place *place, struct frozen_disk **disk,
+                     bool *was_right, struct error *err)
 {
+    const struct open_disks_calls *calls = &disks->calls;
     struct catalog *catalog = NULL;
     struct place now = *place;
-    if (disks->make_way && disks->make_way(disks->opaque, place, &catalog, &now) < 0)
+    *was_right = true;
+    if (calls->make_way && calls->make_way(calls->opaque, place, &catalog, &now) < 0)
         return error_set(err, ESTALE, "the snapshot was deleted");
     int result = frozen_disk_open(disks->env, now.domain, now.frozen, disk, err);
+    if (calls->was_right)
+        *was_right = calls->was_right(calls->opaque, &now);
     catalog_put(catalog);
     return result;
+}
+
+static int open_now(const struct open_disks *disks, const struct place *place, struct frozen_disk **disk,
+                    struct error *err)
+{
+    for (unsigned tries = 0; tries < OPEN_TRIES; tries++) {
+        struct frozen_disk *opened = NULL;
+        bool was_right;
+        int result = open_once(disks, place, &opened, &was_right, err);
+        if (was_right) {
+            *disk = opened;
+            return result;
+        }
+        frozen_disk_free(opened);
+    }
+    return error_set(err, EBUSY, "another mount changes the domain all the time");
 }
 
 int open_disks_acquire(struct open_disks *disks, const struct place *place, struct open_disk **disk,
@@ -272,8 +288,8 @@ void open_disks_put(struct open_disks *disks, struct open_disk *disk)
     pthread_mutex_unlock(&disks->lock);
     if (unused)
         slot_free(unused);
-    if (was_last && disks->closed)
-        disks->closed(disks->opaque);
+    if (was_last && disks->calls.closed)
+        disks->calls.closed(disks->calls.opaque);
 }
 
 bool open_disks_has_snapshot(struct open_disks *disks, uint64_t snapshot)

@@ -38,17 +38,26 @@ struct open_disk {
 typedef int (*open_disks_make_way)(void *opaque, const struct place *place, struct catalog **catalog,
                                    struct place *now);
 
+/* Called after it was opened, or could not be: was `now` right all the time? Else it is done again. */
+typedef bool (*open_disks_was_right)(void *opaque, const struct place *now);
+
 /* Called when the last use of a disk has ended. Must not wait. */
 typedef void (*open_disks_closed)(void *opaque);
 
-/* `make_way` and `closed` may be NULL. */
-struct open_disks *open_disks_new(const struct frozen_disk_env *env, open_disks_make_way make_way,
-                                  open_disks_closed closed, void *opaque);
+struct open_disks_calls { /* each may be NULL */
+    open_disks_make_way make_way;
+    open_disks_was_right was_right;
+    open_disks_closed closed;
+    void *opaque;
+};
+
+struct open_disks *open_disks_new(const struct frozen_disk_env *env, const struct open_disks_calls *calls);
 
 /* Every user must be gone. NULL is fine. */
 void open_disks_free(struct open_disks *disks);
 
-/* Opens the frozen disk of `place`, or takes one more use of the open one. Errors as frozen_disk_open. */
+/* Opens the frozen disk of `place`, or takes one more use of the open one. Errors as frozen_disk_open; EBUSY
+ * also where it is open as something else than it is by now. */
 int open_disks_acquire(struct open_disks *disks, const struct place *place, struct open_disk **disk,
                        struct error *err);
 

@@ -104,7 +104,10 @@ static void jobs_have_changed(void *opaque, uint64_t domain)
 static int make_way(void *opaque, const struct place *place, struct catalog **catalog, struct place *now)
 {
     const struct session *session = opaque;
-    administration_make_way(session->service.administration, place->frozen);
+    if (store_is_read_only(session->store))
+        catalog_service_catch_up(session->service.catalog, place->domain->serial);
+    else
+        administration_make_way(session->service.administration, place->frozen);
     /* What was merged meanwhile is another file, or the same one with other times. */
     struct catalog *after = catalog_service_get(session->service.catalog);
     int result = tree_resolve(after, place->id, now);
@@ -113,6 +116,14 @@ static int make_way(void *opaque, const struct place *place, struct catalog **ca
     else
         catalog_put(after);
     return result;
+}
+
+/* What another mount begins from now on sees our locks. What it has done before stands in the state, by which
+ * it was opened if that is still the same. */
+static bool was_right(void *opaque, const struct place *now)
+{
+    const struct session *session = opaque;
+    return catalog_service_is_current(session->service.catalog, now->domain->serial);
 }
 
 static void disk_was_closed(void *opaque)
@@ -209,6 +220,7 @@ static int make_service(struct session *session, struct error *err)
     session->decompressors = workers_new(0);
     service->env = (struct frozen_disk_env){
         .locate = session->locate,
+        .locks = store_is_read_only(session->store),
         .cache = session->cache,
         .workers = session->decompressors,
         .size_learned = size_was_learned,
@@ -236,7 +248,9 @@ static int make_service(struct session *session, struct error *err)
         .administration = service->administration,
         .machines = service->machines,
     };
-    service->disks = open_disks_new(&service->env, make_way, disk_was_closed, session);
+    const struct open_disks_calls calls = {
+        .make_way = make_way, .was_right = was_right, .closed = disk_was_closed, .opaque = session};
+    service->disks = open_disks_new(&service->env, &calls);
     service->ahead = service->disks ? read_ahead_new(service->disks) : NULL;
     service->texts = text_handles_new();
     service->slow = slow_lane_new();

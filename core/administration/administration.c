@@ -18,6 +18,7 @@
 #include "administration/guard.h"
 #include "administration/inside.h"
 #include "administration/lane.h"
+#include "administration/layer_claims.h"
 #include "administration/leftovers.h"
 #include "administration/mirror.h"
 #include "administration/mirror_watch.h"
@@ -185,7 +186,7 @@ static void tell_jobs(struct administration *administration, uint64_t domain)
 
 bool work_is_cancelled(const struct administration *administration, const struct work *work)
 {
-    return work && atomic_load(&work->cancelled);
+    return work && (atomic_load(&work->cancelled) || layer_claims_are_read(work->claims));
 }
 
 bool work_progress(void *opaque, uint64_t current, uint64_t total)

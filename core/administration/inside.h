@@ -9,6 +9,7 @@
 #include "store/journal.h"
 
 struct lane;
+struct layer_claims;
 struct reclaimer;
 struct mirrors;
 
@@ -21,6 +22,8 @@ struct work {
     struct work *next_running;
     atomic_bool cancelled;
     atomic_uint percent;
+    const struct layer_claims
+        *claims;       /* of background work, its own thread's: who reads these stops it; NULL: none */
     bool is_committed; /* too late to cancel; protected by `lock` */
 };
 
@@ -53,7 +56,8 @@ struct administration {
     struct mirrors *mirrors;
 };
 
-/* Has the work been cancelled, or does the program end? */
+/* Has the work been cancelled, or is it to make way for a reader in another mount? For the thread that does
+ * it. */
 bool work_is_cancelled(const struct administration *administration, const struct work *work);
 
 /* What failed is kept for a while, so that a person who looks into jobs/ sees why. Takes the work over; with

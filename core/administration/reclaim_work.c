@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "administration/images.h"
+#include "administration/layer_claims.h"
 #include "administration/reclaim_files.h"
 #include "administration/reclaim_pivot.h"
 #include "administration/reclaim_running.h"
@@ -132,6 +133,43 @@ static int check(struct administration *administration, const struct catalog *ca
     return 0;
 }
 
+/* A step that is being done, and by whom: by `host`, a QEMU that has the files open, or, where that is NULL,
+ * by a daemon of our own. */
+struct doing {
+    struct reclaim_states *states;
+    const struct catalog *catalog;
+    const struct world *world;
+    struct work *work;
+    const struct reclaim_task *task;
+    struct reclaim_hosts *hosts;
+    struct reclaim_host *host;
+};
+
+/*
+ * The same question to the mounts that only read, of which nothing is known here. Who opens the files from
+ * now on waits for the step, and that gives way.
+ */
+static int claim_layers(const struct doing *doing, struct layer_claims *claims, struct error *err)
+{
+    const struct reclaim_task *task = doing->task;
+    struct administration *administration = doing->states->administration;
+    const char *const paths[] = {task->layer, task->into};
+    int r = 0;
+    if (task->kind == RECLAIM_DROP_INTERNAL && is_active(doing->catalog, task->layer))
+        return 0;
+    for (size_t i = 0; r == 0 && i < sizeof paths / sizeof *paths; i++) {
+        cleanup_close int fd = -1;
+        if (!paths[i] || (access(paths[i], F_OK) < 0 && errno == ENOENT))
+            continue;
+        r = reclaim_open(administration, doing->world, paths[i], &fd, err);
+        if (r == 0)
+            layer_claims_add(claims, steal_fd(&fd));
+    }
+    return r == 0 && layer_claims_are_read(claims)
+               ? error_set(err, EBUSY, "a file that reads through it is open in another mount")
+               : r;
+}
+
 static int check_strangers(struct administration *administration, const struct world *world, const char *path,
                            struct error *err)
 {
@@ -142,17 +180,6 @@ static int check_strangers(struct administration *administration, const struct w
 }
 
 /* ---- The steps ---- */
-
-/* A step that is being done, and by whom: by `host`, a QEMU that has the files open, or, where that is NULL,
- * by a daemon of our own. */
-struct doing {
-    struct reclaim_states *states;
-    const struct world *world;
-    struct work *work;
-    const struct reclaim_task *task;
-    struct reclaim_hosts *hosts;
-    struct reclaim_host *host;
-};
 
 static int drop_internal(const struct doing *doing, struct error *err)
 {
@@ -412,6 +439,7 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
     cleanup(world_done) struct world world = {0};
     cleanup(put_catalog) struct catalog *catalog = NULL;
     cleanup(reclaim_hosts_end) struct reclaim_hosts hosts = {0};
+    cleanup(layer_claims_done) struct layer_claims claims = {0};
     int r = 0;
     for (size_t i = 0; r == 0 && i < task->domain_count; i++)
         r = undo_again(administration, task->domains[i], err);
@@ -427,8 +455,13 @@ int reclaim_work_do(struct administration *administration, struct work *work, co
         r = reclaim_hosts_begin(administration, catalog, task->domains, task->domain_count, &hosts, err);
     if (r < 0)
         return r;
-    struct doing doing = {.states = &states, .world = &world, .work = work, .task = task, .hosts = &hosts};
-    r = do_step(&doing, err);
+    struct doing doing = {
+        .states = &states, .catalog = catalog, .world = &world, .work = work, .task = task, .hosts = &hosts};
+    r = claim_layers(&doing, &claims, err);
+    work->claims = &claims;
+    if (r == 0)
+        r = do_step(&doing, err);
+    work->claims = NULL;
     if (r == 0)
         return 0;
     /* What is touched stays so where a QEMU may be writing to it still: until it is asked again. What was

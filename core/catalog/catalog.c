@@ -36,6 +36,9 @@
 #define REST_FACTOR 19
 #define REST_MAX_MS 1000
 
+/* Looks that are begun again because another mount wrote to the store meanwhile. */
+#define MOVED_TRIES 10
+
 /* ---- Catalogs ---- */
 
 void catalog_put(struct catalog *catalog)
@@ -176,7 +179,9 @@ static int known_images(struct catalog_service *service, char ***known, char ***
     return states ? r : -ENOMEM;
 }
 
-static int look(struct catalog_service *service, bool *passed_over, struct error *err)
+/* Looks once. `*again`, where that may be: another mount has written to the store meanwhile, so what was seen
+ * of the files may not be what the states tell of, and is not shown. */
+static int look_once(struct catalog_service *service, bool *passed_over, bool *again, struct error *err)
 {
     const struct locate *locate = service->options.locate;
     struct scan *scan = NULL;
@@ -185,33 +190,47 @@ static int look(struct catalog_service *service, bool *passed_over, struct error
 
     pthread_mutex_lock(&service->members_lock);
     uint64_t changes = service->members.changes, number = ++service->looks_begun;
-    int r = known_images(service, &known, &raw);
+    int r = store_has_moved(service->options.store) ? members_reload(&service->members, err) : 0;
+    if (r == 0 && known_images(service, &known, &raw) < 0)
+        r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
     pthread_mutex_unlock(&service->members_lock);
     const struct scan_scope scope = {.known = known, .raw = raw};
-    r = r < 0 ? error_set(err, ENOMEM, "%s", strerror(ENOMEM))
-              : scan_new(locate, service->directory, service->scan, &scope, &notices, &scan, err);
+    r = r < 0 ? r : scan_new(locate, service->directory, service->scan, &scope, &notices, &scan, err);
     for (size_t i = 0; r == 0 && i < scan->image_count; i++)
         if (scan->images[i]->is_remote)
             scan->images[i]->size = remote_sizes_get(&service->remote_sizes, scan->images[i]->path);
+    *again &= r == 0 && store_has_moved(service->options.store);
 
     pthread_mutex_lock(&service->members_lock);
-    if (r == 0)
+    if (r == 0 && !*again)
         r = take_scan(service, scan, changes, &notices, passed_over, err);
-    if (r == 0) {
+    if (r == 0 && !*again) {
         struct scan *old = service->scan;
         service->scan = scan;
         scan = old;
     }
-    service->looks_ended = number;
+    if (!*again)
+        service->looks_ended = number;
     pthread_cond_broadcast(&service->looked);
     pthread_mutex_unlock(&service->members_lock);
     scan_free(scan);
-    if (r == 0) {
+    if (r == 0 && !*again) {
         notices_log(&notices, &service->notices);
         notices_done(&service->notices);
         service->notices = notices;
     } else {
         notices_done(&notices);
+    }
+    return r;
+}
+
+static int look(struct catalog_service *service, bool *passed_over, struct error *err)
+{
+    bool again = true;
+    int r = 0;
+    for (unsigned left = MOVED_TRIES; r == 0 && again; left--) {
+        again = left > 1;
+        r = look_once(service, passed_over, &again, err);
     }
     return r;
 }
@@ -261,8 +280,8 @@ static void *watcher_run(void *opaque)
             break;
         bool learned = remote_sizes_take_new(&service->remote_sizes);
         if (!learned && !passed_over && !service->look_failed && !is_waited_for(service) &&
-            !(reasons & WATCH_NAMES) && !scan_moved(service->scan, reasons & WATCH_HINT) &&
-            !another_is_newer(service)) {
+            !(reasons & WATCH_NAMES) && !store_has_moved(service->options.store) &&
+            !scan_moved(service->scan, reasons & WATCH_HINT) && !another_is_newer(service)) {
             save_counted(service, false);
             continue;
         }

@@ -80,6 +80,14 @@ void catalog_put(struct catalog *catalog);
  * does not wait. */
 void catalog_service_learn_size(struct catalog_service *service, const char *network_name, uint64_t bytes);
 
+/*
+ * Does the catalog show what the store says of the domain (serial) now? Only where another mount writes the
+ * store it may not. The other one waits until it does, or a look that should have shown it has failed. Any
+ * thread; both wait for storage.
+ */
+bool catalog_service_is_current(struct catalog_service *service, uint64_t domain);
+void catalog_service_catch_up(struct catalog_service *service, uint64_t domain);
+
 /* A reader found that something is not what the catalog says (ESTALE): look again at once. Any thread; does
  * not wait. */
 void catalog_service_hint(struct catalog_service *service);

@@ -411,6 +411,17 @@ void catalog_look(struct catalog_service *service)
         pthread_cond_wait(&service->looked, &service->members_lock);
 }
 
+bool catalog_service_is_current(struct catalog_service *service, uint64_t domain)
+{
+    return !store_state_has_moved(service->options.store, domain);
+}
+
+void catalog_service_catch_up(struct catalog_service *service, uint64_t domain)
+{
+    if (!catalog_service_is_current(service, domain))
+        catalog_look(service);
+}
+
 /* ---- What else is known ---- */
 
 int catalog_next_serial(struct catalog_service *service, uint64_t *serial, struct error *err)

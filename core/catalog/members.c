@@ -10,19 +10,25 @@
 #include "base/log.h"
 #include "catalog/compare.h"
 
+static int note_hashed(struct members *members, const struct state_domain *state, struct error *err)
+{
+    for (size_t i = 0; i < state->snapshot_count; i++)
+        if (state->snapshots[i].serial >= SERIAL_HASHED &&
+            number_set_add(&members->hashed, state->snapshots[i].serial) < 0)
+            return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    return 0;
+}
+
 int members_init(struct members *members, struct store *store, struct error *err)
 {
     struct members made = {.store = store};
     int r = store_load(store, &made.absent, &made.absent_count, err);
-    if (r < 0)
+    for (size_t i = 0; r == 0 && i < made.absent_count; i++)
+        r = note_hashed(&made, made.absent[i], err);
+    if (r < 0) {
+        members_done(&made);
         return r;
-    for (size_t i = 0; i < made.absent_count; i++)
-        for (size_t j = 0; j < made.absent[i]->snapshot_count; j++)
-            if (made.absent[i]->snapshots[j].serial >= SERIAL_HASHED &&
-                number_set_add(&made.hashed, made.absent[i]->snapshots[j].serial) < 0) {
-                members_done(&made);
-                return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-            }
+    }
     *members = made;
     return 0;
 }
@@ -302,6 +308,45 @@ int members_expect(struct members *members, struct state_domain *state)
     members->absent = grown;
     grown[members->absent_count++] = state;
     return 0;
+}
+
+/* Where the state is to be put: in the place of what was known of that domain, by its number, or, if it had
+ * none, by its name. NULL: nothing was. */
+static struct state_domain **place_of(struct members *members, const struct state_domain *state)
+{
+    for (size_t i = 0; i < members->count; i++)
+        if (members->list[i].state->serial == state->serial)
+            return &members->list[i].state;
+    for (size_t i = 0; i < members->absent_count; i++)
+        if (members->absent[i]->serial == state->serial)
+            return &members->absent[i];
+    for (size_t i = 0; i < members->count; i++)
+        if (members->list[i].state->serial >= SERIAL_HASHED &&
+            strcmp(members->list[i].state->name, state->name) == 0)
+            return &members->list[i].state;
+    return NULL;
+}
+
+int members_reload(struct members *members, struct error *err)
+{
+    struct state_domain **states = NULL;
+    size_t count = 0;
+    int r = store_load(members->store, &states, &count, err);
+    for (size_t i = 0; i < count; i++) {
+        struct state_domain **place = r == 0 ? place_of(members, states[i]) : NULL;
+        if (r == 0)
+            r = note_hashed(members, states[i], err);
+        if (r == 0 && !place && members_expect(members, states[i]) < 0)
+            r = error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+        if (r < 0) {
+            state_domain_free(states[i]);
+        } else if (place) {
+            state_domain_free(*place);
+            *place = states[i];
+        }
+    }
+    free(states);
+    return r;
 }
 
 void members_forget(struct members *members, uint64_t serial)

@@ -40,6 +40,12 @@ int members_init(struct members *members, struct store *store, struct error *err
 void members_done(struct members *members);
 
 /*
+ * Of a read-only store, which another mount may write to: what it says now takes the place of what it said.
+ * The domains are the same until the next update. Errors: those of store_load.
+ */
+int members_reload(struct members *members, struct error *err);
+
+/*
  * Puts what the discovery shows in the place of what was there. Domains that are still the same keep their
  * object; so do those that are held, and those that were changed after `changes` was what is given here,
  * since the scan may be older. `*changed` tells whether any did not, `*passed_over` whether some may have.

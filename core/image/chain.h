@@ -28,9 +28,9 @@ static inline void layer_set_add(struct layer_set *set, size_t layer)
     set->bits[layer / 64] |= UINT64_C(1) << layer % 64;
 }
 
-/* Opens the chain of `frozen`; see frozen_disk_open. */
-int chain_open(const struct locate *locate, const struct domain *domain, const struct frozen *frozen,
-               struct chain *chain, struct error *err);
+/* Opens the chain of `frozen`; see frozen_disk_open, also for `locks`. */
+int chain_open(const struct locate *locate, bool locks, const struct domain *domain,
+               const struct frozen *frozen, struct chain *chain, struct error *err);
 
 /* Takes a chain that is half built or all zeros. */
 void chain_done(struct chain *chain);

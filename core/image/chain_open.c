@@ -81,19 +81,21 @@ static int check_network(const struct domain *domain, const struct layer *layer,
     return 0;
 }
 
-int chain_open(const struct locate *locate, const struct domain *domain, const struct frozen *frozen,
-               struct chain *chain, struct error *err)
+int chain_open(const struct locate *locate, bool locks, const struct domain *domain,
+               const struct frozen *frozen, struct chain *chain, struct error *err)
 {
     cleanup(chain_builder_done) struct chain_builder builder = {0};
     const struct layer *layer = frozen->layer;
     /* An image that holds the internal snapshot may be written to; that snapshot in it is checked at every
      * read. */
-    bool may_change = (frozen->internal && layer->active) || layer->touched;
+    bool is_written = frozen->internal && layer->active;
+    bool may_change = is_written || layer->touched;
     struct layer_request request = {
         .locate = locate,
         .named = domain->named_files,
         .path = layer->path,
         .remote = layer->remote,
+        .locks = locks && !is_written,
         .format = layer->format,
         .internal = frozen->internal,
         .expected = may_change ? NULL : &layer->identity,
@@ -119,6 +121,7 @@ int chain_open(const struct locate *locate, const struct domain *domain, const s
             .named = domain->named_files,
             .path = path,
             .remote = builder.backing.network,
+            .locks = locks,
             .format = builder.backing.format,
             .expected = layer && !layer->touched ? &layer->identity : NULL,
             .expected_data = layer ? &layer->data_identity : NULL,

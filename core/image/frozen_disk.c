@@ -157,7 +157,7 @@ int frozen_disk_passthrough_fd(const struct frozen_disk *disk)
     struct stat stat;
     if (disk->chain.count != 1 || strcmp(top->ops->name, "raw") != 0 || fstat(top->data_fd, &stat) < 0 ||
         !S_ISREG(stat.st_mode) || (uint64_t)stat.st_size != disk->size ||
-        chain_check(&disk->chain, &none) < 0)
+        (disk->env.locks && !top->is_locked) || chain_check(&disk->chain, &none) < 0)
         return -1;
     return top->data_fd;
 }

@@ -27,6 +27,9 @@ struct frozen_disk;
 /* What all frozen disks share; made once at start. Borrowed by the disks. */
 struct frozen_disk_env {
     const struct locate *locate;
+    /* Another mount may administer the images: whole layers that are open are locked against that, and what
+     * it is just changing is waited for. */
+    bool locks;
     struct cache *cache;
     struct workers *workers; /* for decompression; NULL: threads that read do it all */
     /* Told when a layer on the network turns out to have another size than the domain says; any thread. NULL:
@@ -39,7 +42,8 @@ struct frozen_disk_env {
  * Opens the chain of `frozen`, which is one of `domain`'s (both only needed during the call). Errors: those
  * of layer_reader_open; ELOOP for a chain that is a loop or deeper than CHAIN_DEPTH_MAX; EAGAIN for a frozen
  * layer on the network that is longer or shorter than the domain says: whoever has been told the length would
- * read too much or too little.
+ * read too much or too little; with `locks` EBUSY, another mount is changing a layer and does not come to an
+ * end.
  */
 int frozen_disk_open(const struct frozen_disk_env *env, const struct domain *domain,
                      const struct frozen *frozen, struct frozen_disk **disk, struct error *err);
@@ -93,6 +97,7 @@ int frozen_disk_count_allocated(struct frozen_disk *disk, const atomic_bool *sto
 
 /*
  * The descriptor that the kernel can read this disk from by itself: a raw regular file whose length is the
- * virtual size and that is unchanged since it was frozen. -1 for everything else. Borrowed.
+ * virtual size and that is unchanged since it was frozen; with `locks`, only one that could be locked. -1 for
+ * everything else. Borrowed.
  */
 int frozen_disk_passthrough_fd(const struct frozen_disk *disk);

@@ -38,7 +38,7 @@ int frozen_disk_open(const struct frozen_disk_env *env, const struct domain *dom
                      const struct frozen *frozen, struct frozen_disk **disk, struct error *err)
 {
     cleanup(chain_done) struct chain chain = {0};
-    int rc = chain_open(env->locate, domain, frozen, &chain, err);
+    int rc = chain_open(env->locate, env->locks, domain, frozen, &chain, err);
     if (rc < 0)
         return rc;
     rc = check_sizes(env, frozen, &chain, err);

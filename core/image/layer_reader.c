@@ -3,11 +3,38 @@
 #include "image/layer_reader.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
+#include "base/monotonic.h"
+#include "image/layer_lock.h"
+
+#define LOOK_MS 20
+
+/*
+ * From now on who would change the file sees that it is read; who is changing it gives way, and is waited
+ * for. What the file is is looked at after that.
+ */
+static int lock(const struct layer_request *request, int fd, bool *is_locked, struct error *err)
+{
+    int ret = layer_lock_take(fd, LAYER_LOCK_READ);
+    if (ret < 0) {
+        log_debug("%s: it can't be locked: %s", request->path, strerror(-ret));
+        return 0; /* then each read is checked */
+    }
+    int64_t end = monotonic_ms() + LAYER_WAIT_MS;
+    while (layer_lock_is_taken(fd, LAYER_LOCK_CHANGE)) {
+        if (monotonic_ms() >= end)
+            return error_set(err, EBUSY, "%s: another mount is changing it", request->path);
+        poll(NULL, 0, LOOK_MS);
+    }
+    *is_locked = true;
+    return 0;
+}
 
 static int check_expected(const struct layer_request *request, int fd, struct error *err)
 {
@@ -54,7 +81,11 @@ int layer_reader_open(const struct layer_request *request, struct layer_reader *
     int ret = locate_open(request->locate, request->named, request->path, &fd, err);
     if (ret < 0)
         return ret;
-    ret = check_expected(request, fd, err);
+    bool is_locked = false;
+    if (request->locks)
+        ret = lock(request, fd, &is_locked, err);
+    if (ret == 0)
+        ret = check_expected(request, fd, err);
     if (ret < 0)
         return ret;
 
@@ -74,9 +105,11 @@ int layer_reader_open(const struct layer_request *request, struct layer_reader *
             *backing = none;
         break;
     }
-    if (ret == 0)
-        steal_fd(&fd);
-    return ret;
+    if (ret < 0)
+        return ret;
+    (*reader)->is_locked = is_locked && request->expected;
+    steal_fd(&fd);
+    return 0;
 }
 
 void layer_reader_free(struct layer_reader *reader)

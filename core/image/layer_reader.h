@@ -40,6 +40,7 @@ struct layer_reader {
     enum compression compression;
     uint32_t cluster_size; /* bytes of a decompressed cluster; 0 where there are none */
     bool slow;             /* may block for long: never to be called from a thread that serves others */
+    bool is_locked;        /* it is as it was frozen, and no mount changes it as long as it is open */
     uint64_t cache_owner;  /* for its clusters, io/cache.h; drawn by the frozen disk */
     uint64_t compressed_guest_mask; /* cluster_size - 1: which bytes of a guest offset lie inside a cluster */
 };
@@ -50,6 +51,7 @@ struct layer_request {
     char *const *named; /* see locate_open */
     const char *path;
     bool remote; /* `path` is the name of a disk on the network */
+    bool locks;  /* another mount may change it: its locks are looked at, and ours taken (layer_lock.h) */
     enum image_format format;
     const struct internal_snapshot *internal; /* only qcow2; NULL: the image itself */
     bool vm_state; /* with `internal`: it is as much longer that the memory in it can be read; vm_state.h */
@@ -64,8 +66,10 @@ struct layer_request {
 /*
  * Opens one layer, and tells what it stands on: `*backing` is the reference to its backing file (path NULL
  * where there is none). Errors: EOPNOTSUPP (encrypted, unknown feature), EPERM (not allowed), ENOENT, ESTALE
- * (the internal snapshot is gone), EIO ("changed by someone else", damaged), EINVAL.
+ * (the internal snapshot is gone), EIO ("changed by someone else", damaged), EINVAL; EBUSY with `locks`:
+ * another mount has been changing it for LAYER_WAIT_MS, for which this waits.
  */
+#define LAYER_WAIT_MS 30000
 int layer_reader_open(const struct layer_request *request, struct layer_reader **reader,
                       struct image_reference *backing, struct error *err);
 void layer_reader_free(struct layer_reader *reader);

@@ -22,6 +22,7 @@
 #include "store/lock.h"
 #include "store/replace_file.h"
 #include "store/reserve.h"
+#include "store/seen_states.h"
 #include "store/serials.h"
 #include "store/state_json.h"
 #include "store/store_inside.h"
@@ -45,6 +46,11 @@ struct store {
     uint64_t *damaged; /* serials of the state files that could not be read */
     size_t damaged_count;
     char *damage; /* their names, for people */
+
+    /* Of a read-only one, which may be another mount's: */
+    int source; /* the directory that it lies in; else -1 */
+    struct seen_states seen;
+    struct file_identity refused; /* what was there, and could not be used */
 };
 
 /* Is it ours alone? `sticky_is_fine`: for a directory in which others can't replace what we own. */
@@ -206,6 +212,45 @@ static int open_content(struct store *store, struct error *err)
     return r < 0 ? (error_prefix(err, "%s", store->path), r) : 0;
 }
 
+static bool identify(int source, struct file_identity *now)
+{
+    struct stat stat;
+    if (fstatat(source, ".vmsnapfs/domains", &stat, AT_SYMLINK_NOFOLLOW) < 0)
+        return false;
+    *now = file_identity_of(&stat);
+    return true;
+}
+
+/* It is as if it were not there, until there is another one. */
+static void refuse(struct store *store, int source)
+{
+    forget_directories(store);
+    store->refused = (struct file_identity){0};
+    identify(source, &store->refused);
+}
+
+/* Somebody may have made one, or another one, since a read-only store was opened. */
+static void open_again(struct store *store)
+{
+    struct stat stat;
+    struct file_identity now;
+    struct error why;
+    if (store->source < 0 || (store->domains >= 0 && fstat(store->domains, &stat) == 0 && stat.st_nlink))
+        return;
+    forget_directories(store);
+    if (!identify(store->source, &now) || file_identity_same_file(&now, &store->refused))
+        return;
+    char source[64];
+    snprintf(source, sizeof source, "/proc/self/fd/%d", store->source);
+    int r = open_and_lock(store, store->source, source, &why);
+    if (r == 0 && store->top >= 0)
+        r = open_content(store, &why);
+    if (r == 0)
+        return;
+    log_warning("the store is not used: %s", why.text);
+    refuse(store, store->source);
+}
+
 int store_open(const char *source, bool read_only, struct store **store, struct error *err)
 {
     cleanup_close int fd = open(source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -214,8 +259,9 @@ int store_open(const char *source, bool read_only, struct store **store, struct 
     struct store *made = calloc(1, sizeof *made);
     if (!made)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
-    made->top = made->domains = made->journal = made->lock = -1;
+    made->top = made->domains = made->journal = made->lock = made->source = -1;
     made->read_only = read_only;
+    seen_states_init(&made->seen);
     int r = 0;
     if (asprintf(&made->path, "%s/.vmsnapfs", source) < 0) {
         made->path = NULL;
@@ -231,7 +277,7 @@ int store_open(const char *source, bool read_only, struct store **store, struct 
              * anybody from backing up what is on it. */
             log_warning("the store is not used: %s%s", why.text,
                         made->read_only ? "" : "; nothing is written, as with -o ro");
-            forget_directories(made);
+            refuse(made, fd);
             r = 0;
         } else if (r < 0) {
             error_set(err, why.code, "%s", why.text);
@@ -241,6 +287,8 @@ int store_open(const char *source, bool read_only, struct store **store, struct 
         store_close(made);
         return r;
     }
+    if (made->read_only)
+        made->source = steal_fd(&fd);
     *store = made;
     return 0;
 }
@@ -250,6 +298,9 @@ void store_close(struct store *store)
     if (!store)
         return;
     forget_directories(store);
+    if (store->source >= 0)
+        close(store->source);
+    seen_states_done(&store->seen);
     free(store->damaged);
     free(store->damage);
     free(store->path);
@@ -278,9 +329,19 @@ const char *store_damage(const struct store *store)
 
 /* ---- Loading ---- */
 
-static int note_damage(struct store *store, uint64_t serial, const struct error *why)
+static void forget_damage(struct store *store)
 {
-    log_error("%s/domains/%" PRIu64 ".json can't be used: %s", store->path, serial, why->text);
+    free(store->damaged);
+    free(store->damage);
+    store->damaged = NULL;
+    store->damaged_count = 0;
+    store->damage = NULL;
+}
+
+static int note_damage(struct store *store, uint64_t serial, bool is_known, const struct error *why)
+{
+    if (!is_known)
+        log_error("%s/domains/%" PRIu64 ".json can't be used: %s", store->path, serial, why->text);
     uint64_t *grown = realloc(store->damaged, (store->damaged_count + 1) * sizeof *grown);
     if (!grown)
         return -ENOMEM;
@@ -324,17 +385,6 @@ int store_read(struct store *store, uint64_t serial, struct state_domain **state
     snprintf(name, sizeof name, "%" PRIu64 ".json", serial);
     int r = read_state(store, name, serial, state, err);
     return r < 0 ? (error_prefix(err, "%s/domains/%s", store->path, name), r) : 0;
-}
-
-/* "17.json" to 17; 0 for every other name. */
-static uint64_t serial_of_name(const char *name)
-{
-    char again[32];
-    uint64_t serial;
-    if (sscanf(name, "%15" SCNu64, &serial) != 1 || serial >= SERIAL_HASHED)
-        return 0;
-    snprintf(again, sizeof again, "%" PRIu64 ".json", serial);
-    return strcmp(name, again) == 0 ? serial : 0;
 }
 
 static int compare_state(const void *left, const void *right)
@@ -393,7 +443,7 @@ static int refuse_doubles(struct store *store, struct state_domain **states, siz
         }
         struct error why;
         error_set(&why, EINVAL, "it holds a serial number that another state file holds too");
-        r = note_damage(store, states[i]->serial, &why);
+        r = note_damage(store, states[i]->serial, false, &why);
         state_domain_free(states[i]);
     }
     if (doubles)
@@ -411,9 +461,13 @@ static void free_states(struct state_domain **states, size_t count)
 int store_load(struct store *store, struct state_domain ***states, size_t *count, struct error *err)
 {
     struct state_domain **made = NULL;
-    size_t made_count = 0, capacity = 0;
+    cleanup_free struct seen_state *seen = NULL;
+    size_t made_count = 0, seen_count = 0, capacity = 0;
     int r = 0;
+    forget_damage(store);
+    open_again(store);
     if (store->domains < 0) {
+        seen_states_set(&store->seen, NULL, 0, -1);
         *states = NULL;
         *count = 0;
         return 0;
@@ -425,25 +479,33 @@ int store_load(struct store *store, struct state_domain ***states, size_t *count
     steal_fd(&fd);
     uint64_t greatest = 0;
     for (struct dirent *entry; r == 0 && (entry = readdir(dir));) {
-        uint64_t serial = serial_of_name(entry->d_name);
+        uint64_t serial = seen_states_serial(entry->d_name);
         if (serial == 0)
             continue;
         greatest = serial > greatest ? serial : greatest;
-        if (made_count == capacity) {
+        if (seen_count == capacity) {
             capacity = capacity ? capacity * 2 : 64;
             struct state_domain **grown = realloc(made, capacity * sizeof *made);
-            if (!grown) {
+            struct seen_state *more = realloc(seen, capacity * sizeof *seen);
+            made = grown ? grown : made;
+            seen = more ? more : seen;
+            if (!grown || !more) {
                 r = -ENOMEM;
                 break;
             }
-            made = grown;
         }
         struct error why;
+        struct stat stat = {0}; /* before it is read: one that is replaced meanwhile has moved */
+        if (fstatat(store->domains, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+            continue;
+        seen[seen_count] = (struct seen_state){.serial = serial, .file = file_identity_of(&stat)};
         r = read_state(store, entry->d_name, serial, &made[made_count], &why);
         if (r == 0)
             made_count++;
         else if (r != -ENOMEM)
-            r = note_damage(store, serial, &why);
+            r = note_damage(store, serial, seen_states_have(&store->seen, serial, &seen[seen_count].file),
+                            &why);
+        seen_count++;
     }
     if (r == 0) {
         if (made_count)
@@ -454,12 +516,32 @@ int store_load(struct store *store, struct state_domain ***states, size_t *count
         free_states(made, made_count);
         return error_set(err, -r, "%s/domains: %s", store->path, strerror(-r));
     }
+    if (store->read_only)
+        seen_states_set(&store->seen, steal_pointer(seen), seen_count, store->domains);
     serials_skip(&store->serials, greatest);
     if (store->serials_lost && store->damaged_count)
         serials_skip(&store->serials, store->serials.next + SERIALS_UNKNOWN);
     *states = made;
     *count = made_count;
     return 0;
+}
+
+bool store_has_moved(struct store *store)
+{
+    struct file_identity now;
+    if (store->source < 0)
+        return false;
+    if (seen_states_moved(&store->seen))
+        return true;
+    return !seen_states_are_known(&store->seen) && identify(store->source, &now) &&
+           !file_identity_same_file(&now, &store->refused);
+}
+
+bool store_state_has_moved(struct store *store, uint64_t serial)
+{
+    if (store->source < 0)
+        return false;
+    return serial >= SERIAL_HASHED ? store_has_moved(store) : seen_state_moved(&store->seen, serial);
 }
 
 /* ---- Saving ---- */

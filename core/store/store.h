@@ -18,7 +18,7 @@
  * The store, and the directory that it lies in, must belong to root or the mounting user, and nobody else may
  * write to them; else it is not used (EPERM; where read-only, it is as if it were not there).
  *
- * One thread at a time may call.
+ * One thread at a time may call, but for what is said.
  */
 #pragma once
 
@@ -201,9 +201,20 @@ int store_journal_directory(const struct store *store);
 /*
  * Loads all domains' states: `*states` is an array of `*count` pointers, all the caller's. A state file that
  * can't be read is skipped, with a line in the log, and never overwritten: store_save of that serial gives
- * EIO.
+ * EIO. May be called again in a read-only store, which may also have been made meanwhile.
  */
 int store_load(struct store *store, struct state_domain ***states, size_t *count, struct error *err);
+
+/*
+ * Of a read-only store, which another mount may be writing to: would store_load find anything else than it
+ * did last? Of a store that we write false: nobody else does. Any thread may call these two beside all
+ * others; they wait for storage.
+ */
+bool store_has_moved(struct store *store);
+
+/* The same of one domain's state, the end of which is no move. `serial` may be a hashed one: of all states.
+ */
+bool store_state_has_moved(struct store *store, uint64_t serial);
 
 /*
  * After store_load: the names of the state files that could not be read, for people, or NULL. A domain that

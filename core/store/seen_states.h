@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Which state files of a store were read, and what they were: for a store that another mount writes to. Each
+ * is replaced as a whole, so that one that is still the same file has the same content. Inside of store.c.
+ *
+ * Any thread may ask; one at a time changes it.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/file_identity.h"
+
+struct seen_state {
+    uint64_t serial;
+    struct file_identity file;
+};
+
+struct seen_states {
+    pthread_mutex_t lock;    /* a leaf; protects the rest */
+    struct seen_state *list; /* by serial */
+    size_t count;
+    int directory; /* another descriptor of "domains"; -1: not there */
+};
+
+void seen_states_init(struct seen_states *seen);
+void seen_states_done(struct seen_states *seen);
+
+/* These are the states now: `list` is taken over, and sorted; `directory` is borrowed. */
+void seen_states_set(struct seen_states *seen, struct seen_state *list, size_t count, int directory);
+
+/* Is a state file, open or statted as `file`, the one that was read? */
+bool seen_states_have(struct seen_states *seen, uint64_t serial, const struct file_identity *file);
+
+/* Was there a directory? */
+bool seen_states_are_known(struct seen_states *seen);
+
+/* Are there others in the directory now, or is it gone? False where there was no directory. */
+bool seen_states_moved(struct seen_states *seen);
+
+/* The same of that one's file; one that is gone has not moved. */
+bool seen_state_moved(struct seen_states *seen, uint64_t serial);
+
+/* "17.json" to 17; 0 for every other name. */
+uint64_t seen_states_serial(const char *name);
