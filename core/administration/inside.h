@@ -11,6 +11,7 @@
 struct lane;
 struct reclaimer;
 struct mirrors;
+struct thaws;
 
 /* A request, or a piece of background work, on its way. */
 struct work {
@@ -49,6 +50,7 @@ struct administration {
     bool is_stopping;
     struct reclaimer *reclaimer;
     struct mirrors *mirrors;
+    struct thaws *thaws;
 };
 
 /* Has the work been cancelled, or does the program end? */
