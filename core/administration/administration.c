@@ -24,6 +24,7 @@
 #include "administration/mirror_watch.h"
 #include "administration/reclaimer.h"
 #include "administration/resume.h"
+#include "administration/thaws.h"
 #include "administration/tidying.h"
 #include "administration/undo.h"
 #include "base/cleanup.h"
@@ -46,6 +47,8 @@ int administration_new(const struct administration_options *options, struct admi
     pthread_cond_init(&made->changed, NULL);
     bool read_only = store_is_read_only(options->store);
     int r = journal_open(store_journal_directory(options->store), read_only, NULL, &made->journal, err);
+    if (r == 0 && !read_only)
+        r = thaws_new(made, &made->thaws, err);
     if (r == 0 && !read_only)
         undo_settle(made);
     if (r < 0) {
@@ -71,7 +74,9 @@ int administration_start(struct administration *administration, struct catalog_s
     tidy_touched(administration);
     resume_all(administration);
     guard_drop_all(administration);
-    int r = reclaimer_start(administration, &administration->reclaimer, err);
+    int r = thaws_start(administration->thaws, err);
+    if (r == 0)
+        r = reclaimer_start(administration, &administration->reclaimer, err);
     return r < 0 ? r : mirrors_start(administration, &administration->mirrors, err);
 }
 
@@ -89,6 +94,7 @@ void administration_stop(struct administration *administration)
     while (administration->threads > 0)
         pthread_cond_wait(&administration->changed, &administration->lock);
     pthread_mutex_unlock(&administration->lock);
+    thaws_stop(administration->thaws);
 }
 
 static void work_free(struct work *work)
@@ -106,6 +112,7 @@ void administration_free(struct administration *administration)
     mirrors_free(administration->mirrors);
     state_paths_free(&administration->needed);
     reclaimer_free(administration->reclaimer);
+    thaws_free(administration->thaws);
     for (struct lane *lane = administration->lanes, *next; lane; lane = next) {
         next = lane->next;
         free(lane);

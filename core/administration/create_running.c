@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "administration/creation.h"
+#include "administration/thaws.h"
 #include "administration/undo.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
@@ -92,27 +93,43 @@ void creation_leaves_guest(struct creation *creation, const struct error *why)
 
 /* ---- Frozen file systems ---- */
 
+/* Over a new connection, at once or later: never fails the snapshot. The journal says so until then. */
+static void owe_thaw(const struct creation *creation)
+{
+    const struct domain *domain = creation->change.domain;
+    const struct thaw_owed owed = {.domain = domain->serial,
+                                   .agent = domain->agent,
+                                   .monitor = creation->running.monitor,
+                                   .socket = thaws_identify(creation->running.monitor)};
+    thaws_owe(creation->change.administration->thaws, &owed);
+}
+
 /* `*agent` is set where they are frozen. */
 static int freeze(const struct creation *creation, struct guest_agent **agent, struct error *err)
 {
     const struct domain *domain = creation->change.domain;
     struct guest_agent *made = NULL;
     struct error why;
+    bool owes_thaw = false;
     int r = 0;
     if (creation->choice.quiesce == QUIESCE_NO)
         return 0;
     if (creation->running.state != RUN_STATE_RUNNING)
         r = error_set(&why, EOPNOTSUPP, "the domain is paused, so that its agent can't answer");
     if (r == 0)
+        r = thaws_pay(creation->change.administration->thaws, domain->serial, &why);
+    if (r == 0)
         r = guest_agent_connect(domain->agent, domain->name, THAW_MS, &made, &why);
     if (r == 0)
-        r = guest_agent_freeze(made, FREEZE_MS, NULL, &why);
+        r = guest_agent_freeze(made, FREEZE_MS, NULL, &owes_thaw, &why);
     if (r == 0) {
         *agent = made;
         crash_point("frozen");
         return 0;
     }
     guest_agent_free(made);
+    if (owes_thaw)
+        owe_thaw(creation);
     if (creation->choice.quiesce == QUIESCE_REQUIRE)
         return error_set(err, -r, "the guest's file systems can't be frozen: %s", why.text);
     administration_event(creation->change.administration, domain->serial,
@@ -121,23 +138,16 @@ static int freeze(const struct creation *creation, struct guest_agent **agent, s
     return 0;
 }
 
-/* Never fails the snapshot; over a new connection where the old one is of no use. */
+/* Over a new connection where the old one is of no use. */
 static void thaw(const struct creation *creation, struct guest_agent *agent)
 {
-    const struct domain *domain = creation->change.domain;
     struct error why;
     if (!agent)
         return;
     int r = guest_agent_thaw(agent, THAW_MS, NULL, &why);
     guest_agent_free(agent);
-    agent = NULL;
     if (r < 0)
-        r = guest_agent_connect(domain->agent, domain->name, THAW_MS, &agent, &why);
-    if (r == 0 && agent)
-        r = guest_agent_thaw(agent, THAW_MS, NULL, &why);
-    guest_agent_free(agent);
-    if (r < 0)
-        log_error("%s: its file systems may still be frozen: %s", domain->name, why.text);
+        owe_thaw(creation);
 }
 
 /* ---- The instant ---- */

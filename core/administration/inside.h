@@ -12,6 +12,7 @@ struct lane;
 struct layer_claims;
 struct reclaimer;
 struct mirrors;
+struct thaws;
 
 /* A request, or a piece of background work, on its way. */
 struct work {
@@ -54,6 +55,7 @@ struct administration {
     bool is_stopping;
     struct reclaimer *reclaimer;
     struct mirrors *mirrors;
+    struct thaws *thaws;
 };
 
 /* Has the work been cancelled, or is it to make way for a reader in another mount? For the thread that does

@@ -13,6 +13,7 @@
 #include "administration/reclaimer.h"
 #include "administration/resume.h"
 #include "administration/running.h"
+#include "administration/thaws.h"
 #include "administration/undo_image.h"
 #include "administration/undo_pivot.h"
 #include "administration/undo_running.h"
@@ -105,8 +106,13 @@ void undo_add_domain(struct undo_list *list, uint64_t domain)
 
 void undo_add_running(struct undo_list *list, const char *monitor, const char *agent)
 {
-    const struct journal_argument arguments[] = {{.string = monitor}, {.string = agent}};
-    add(list, "running", arguments, 2);
+    const struct file_identity socket = thaws_identify(monitor);
+    const struct journal_argument arguments[] = {
+        {.string = monitor},           {.string = agent},
+        {.number = socket.inode},      {.number = (uint64_t)socket.mtime_sec},
+        {.number = socket.mtime_nsec},
+    };
+    add(list, "running", arguments, 5);
 }
 
 void undo_add_overlay(struct undo_list *list, const char *path, const char *below, enum image_format format,
@@ -460,7 +466,6 @@ static int has_run_on(struct administration *administration, const struct journa
     if (!undo_is_running(record) || (record->is_concluded && record->code))
         return 0;
     struct undo_running running;
-    undo_running_thaw(record);
     int r = undo_running_begin(administration, record, &running, err);
     if (r == 0)
         r = undo_running_has_happened(&running, record, err);
@@ -511,6 +516,9 @@ int undo_again(struct administration *administration, uint64_t domain, struct er
 static int tell(struct administration *administration, const struct journal_record *record, struct error *err)
 {
     int happened = has_happened(administration, record, err);
+    /* Once, here: as long as we live, who has frozen a guest sees to it that it is thawed (thaws.h). */
+    if (happened <= 0)
+        undo_running_thaw(administration, record);
     if (happened != 0)
         return happened;
     happened = has_run_on(administration, record, err);

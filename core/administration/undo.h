@@ -49,9 +49,9 @@ void undo_add_internal(struct undo_list *list, const char *path, const char *tag
 void undo_add_point(struct undo_list *list, const char *path, const char *tag, int fd);
 
 /*
- * The domain runs in the QEMU whose monitor this is, and the agent at the other path (empty: none) may have
- * been told to freeze its file systems. A disk goes on in an overlay, which is as `file` says before it is
- * written to, instead of in `below`, an image of this format.
+ * The domain runs in the QEMU whose monitor this is now, and the agent at the other path (empty: none) may
+ * have been told to freeze its file systems. A disk goes on in an overlay, which is as `file` says before it
+ * is written to, instead of in `below`, an image of this format.
  */
 void undo_add_running(struct undo_list *list, const char *monitor, const char *agent);
 void undo_add_overlay(struct undo_list *list, const char *path, const char *below, enum image_format format,

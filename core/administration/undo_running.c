@@ -10,17 +10,18 @@
 #include <unistd.h>
 
 #include "administration/images.h"
+#include "administration/thaws.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "catalog/discover.h"
 #include "hypervisor/block_snapshot.h"
-#include "hypervisor/guest_agent.h"
 #include "hypervisor/image_locks.h"
 #include "hypervisor/memory_save.h"
 #include "hypervisor/run_state.h"
 #include "hypervisor/running_disks.h"
 
-#define ANSWER_MS 5000
+#define ANSWER_MS         5000
+#define RUNNING_ARGUMENTS 5 /* of the step "running" */
 
 /* ---- What the journal says ---- */
 
@@ -43,11 +44,12 @@ static bool has_arguments(const struct journal_step *step, size_t strings, size_
     return true;
 }
 
-/* The monitor and the agent; NULL where the journal does not tell. */
+/* The monitor and the agent, and, since it is written, the identity of the monitor's socket; NULL where the
+ * journal does not tell. */
 static const struct journal_step *running_step(const struct journal_record *record)
 {
     const struct journal_step *step = find_step(record, "running");
-    return step && has_arguments(step, 2, 2) ? step : NULL;
+    return step && (has_arguments(step, 2, RUNNING_ARGUMENTS) || has_arguments(step, 2, 2)) ? step : NULL;
 }
 
 /* ---- Its QEMU ---- */
@@ -85,22 +87,21 @@ void undo_running_end(struct undo_running *running)
     *running = (struct undo_running){0};
 }
 
-void undo_running_thaw(const struct journal_record *record)
+void undo_running_thaw(struct administration *administration, const struct journal_record *record)
 {
     const struct journal_step *step = running_step(record);
-    struct guest_agent *agent = NULL;
-    struct error why;
     if (!step || !*step->arguments[1].string)
         return;
-    int r = guest_agent_connect(step->arguments[1].string, "the guest agent", ANSWER_MS, &agent, &why);
-    if (r == -ENOENT || r == -ECONNREFUSED)
-        return;
-    if (r == 0)
-        r = guest_agent_thaw(agent, ANSWER_MS, NULL, &why);
-    guest_agent_free(agent);
-    if (r < 0)
-        log_warning("the file systems of the domain with serial number %llu may still be frozen: %s",
-                    (unsigned long long)record->domain, why.text);
+    const bool is_identified = step->argument_count == RUNNING_ARGUMENTS;
+    const struct thaw_owed owed = {
+        .domain = record->domain,
+        .agent = (char *)step->arguments[1].string,
+        .monitor = (char *)step->arguments[0].string,
+        .socket = {.inode = is_identified ? step->arguments[2].number : 0,
+                   .mtime_sec = is_identified ? (int64_t)step->arguments[3].number : 0,
+                   .mtime_nsec = is_identified ? (uint32_t)step->arguments[4].number : 0},
+    };
+    thaws_owe(administration->thaws, &owed);
 }
 
 int undo_running_resume(const struct undo_running *running, struct error *err)

@@ -25,8 +25,8 @@ int undo_running_begin(struct administration *administration, const struct journ
                        struct undo_running *running, struct error *err);
 void undo_running_end(struct undo_running *running);
 
-/* Thaws what the operation may have left frozen, as well as that can be done. */
-void undo_running_thaw(const struct journal_record *record);
+/* Thaws what an operation of a predecessor may have left frozen, now or later (thaws.h). */
+void undo_running_thaw(struct administration *administration, const struct journal_record *record);
 
 /* Lets the guest run on that the operation has stopped. 0 also where there is no QEMU. */
 int undo_running_resume(const struct undo_running *running, struct error *err);

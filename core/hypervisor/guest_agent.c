@@ -321,8 +321,10 @@ int guest_agent_thaw(struct guest_agent *agent, int timeout_ms, unsigned *count,
     return rc < 0 ? rc : count_of(agent, reply, count, err);
 }
 
-int guest_agent_freeze(struct guest_agent *agent, int timeout_ms, unsigned *count, struct error *err)
+int guest_agent_freeze(struct guest_agent *agent, int timeout_ms, unsigned *count, bool *owes_thaw,
+                       struct error *err)
 {
+    *owes_thaw = false;
     int64_t deadline = deadline_in(timeout_ms), freeze_deadline = deadline - timeout_ms / THAW_PART;
     bool frozen = false;
     int rc = sync_up(agent, freeze_deadline, err);
@@ -336,7 +338,7 @@ int guest_agent_freeze(struct guest_agent *agent, int timeout_ms, unsigned *coun
     rc = command(agent, "guest-fsfreeze-freeze", freeze_deadline, &reply, err);
     if (rc == 0)
         rc = count_of(agent, reply, count, err);
-    if (rc < 0 && !agent->broken)
-        guest_agent_thaw(agent, deadline_left_ms(deadline), NULL, NULL);
+    /* What was sent may be carried out whatever became of the answer, and of the connection. */
+    *owes_thaw = rc < 0 && guest_agent_thaw(agent, deadline_left_ms(deadline), NULL, NULL) < 0;
     return rc;
 }

@@ -54,10 +54,11 @@ int guest_agent_is_frozen(struct guest_agent *agent, int timeout_ms, bool *froze
 /*
  * Freezes the guest's file systems, `*count` of them (may be NULL). To be followed by guest_agent_thaw, and
  * soon: whatever in the guest writes waits. Errors: also EBUSY where they were frozen already, by somebody
- * else. After all other errors the guest has been told to thaw, or was never told to freeze; where it has not
- * confirmed that (ETIMEDOUT and those of the connection), thawing it once more is right.
+ * else. After all other errors the guest was never told to freeze, or has thawed, or `*owes_thaw` is true:
+ * then it may be frozen, now or later, and is to be thawed over a new connection until it answers.
  */
-int guest_agent_freeze(struct guest_agent *agent, int timeout_ms, unsigned *count, struct error *err);
+int guest_agent_freeze(struct guest_agent *agent, int timeout_ms, unsigned *count, bool *owes_thaw,
+                       struct error *err);
 
 /*
  * Thaws what is frozen, `*count` file systems (may be NULL). 0 also where none was. After ETIMEDOUT it has

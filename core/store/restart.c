@@ -2,7 +2,6 @@
 /* See restart.h. */
 #include "store/restart.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "format/json_parse.h"
+#include "store/domain_files.h"
 #include "store/json_fields.h"
 #include "store/replace_file.h"
 #include "store/store.h"
@@ -65,18 +65,13 @@ static void write_json(struct text *text, const struct restart *restart)
                 state_names[restart->after], restart->snapshot, word_of(restart->has_run));
 }
 
-static void name_file(char name[32], uint64_t domain)
-{
-    snprintf(name, 32, "%" PRIu64 ENDING, domain);
-}
-
 int store_save_restart(struct store *store, const struct restart *restart, struct error *err)
 {
     cleanup_text struct text text = {0};
-    char name[32];
+    char name[DOMAIN_FILE_NAME_SIZE];
     if (store_is_read_only(store))
         return error_set(err, EROFS, "the store is only read");
-    name_file(name, restart->domain);
+    domain_file_name(name, restart->domain, ENDING);
     write_json(&text, restart);
     if (text.failed)
         return error_set(err, ENOMEM, "out of memory");
@@ -135,11 +130,11 @@ static void read_fields(struct json_fields *fields, struct json_object *from, st
 int store_read_restart(struct store *store, uint64_t domain, struct restart *restart, struct error *err)
 {
     static const struct json_limits limits = {.bytes = BYTES_MAX, .depth = 8, .values = VALUES_MAX};
-    char name[32];
+    char name[DOMAIN_FILE_NAME_SIZE];
     cleanup_free char *bytes = NULL;
     size_t length = 0;
     int directory = store_domains_directory(store);
-    name_file(name, domain);
+    domain_file_name(name, domain, ENDING);
     if (directory < 0 || (faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT))
         return -ENOENT;
     cleanup_json struct json_object *document = NULL;
@@ -167,42 +162,10 @@ int store_read_restart(struct store *store, uint64_t domain, struct restart *res
 
 int store_remove_restart(struct store *store, uint64_t domain, struct error *err)
 {
-    char name[32];
-    int directory = store_domains_directory(store);
-    name_file(name, domain);
-    if (directory < 0)
-        return 0;
-    if (unlinkat(directory, name, 0) < 0)
-        return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", name);
-    return fsync(directory) < 0 ? error_set(err, errno, "%s: %m", name) : 0;
+    return domain_file_remove(store_domains_directory(store), domain, ENDING, err);
 }
 
 int store_list_restarts(struct store *store, uint64_t **domains, size_t *count)
 {
-    int directory = store_domains_directory(store);
-    *domains = NULL;
-    *count = 0;
-    cleanup_close int fd = directory < 0 ? -1 : openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory < 0)
-        return 0;
-    cleanup_closedir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir)
-        return -EIO;
-    steal_fd(&fd);
-    for (struct dirent *entry; (entry = readdir(dir));) {
-        uint64_t domain;
-        int used = 0;
-        if (sscanf(entry->d_name, "%15" SCNu64 ENDING "%n", &domain, &used) != 1 || !used ||
-            entry->d_name[used])
-            continue;
-        uint64_t *grown = realloc(*domains, (*count + 1) * sizeof *grown);
-        if (!grown) {
-            free(*domains);
-            *domains = NULL;
-            return -ENOMEM;
-        }
-        *domains = grown;
-        grown[(*count)++] = domain;
-    }
-    return 0;
+    return domain_files_list(store_domains_directory(store), ENDING, domains, count);
 }

@@ -9,6 +9,7 @@
  *     .vmsnapfs/reserve            room for writing state files on a full disk; see reserve.h
  *     .vmsnapfs/domains/N.json     the state of the domain with serial N
  *     .vmsnapfs/domains/N.restart  what it is to go on with, in or after an operation; see restart.h
+ *     .vmsnapfs/domains/N.thaw     its guest is to thaw its file systems; see thaw_owed.h
  *     .vmsnapfs/journal/N.json     the operation that runs on it; see journal.h
  *
  * Files are replaced whole: a temporary file, fsync, rename, fsync of the directory. Where the source is

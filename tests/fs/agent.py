@@ -9,14 +9,16 @@ import threading
 
 
 class Agent(threading.Thread):
-    """`refuses` are commands that fail, `ignores` those never answered."""
+    """`refuses` are commands that fail, `ignores` those never answered, `breaks` those upon which it hangs up when it has carried
+    them out, but for a thaw, `floods` those whose answer is too long."""
 
-    def __init__(self, path, refuses=(), ignores=(), when_frozen=None, when_thawed=None, is_paused=None):
+    def __init__(self, path, refuses=(), ignores=(), breaks=(), floods=(), when_frozen=None, when_thawed=None, is_paused=None):
         super().__init__(daemon=True)
         self.is_paused = is_paused
         self.when_thawed = when_thawed
         self.when_frozen = when_frozen
         self.refuses, self.ignores = refuses, ignores
+        self.breaks, self.floods = breaks, floods
         self.is_frozen = False
         self.heard = []
         self.server = socket.socket(socket.AF_UNIX)
@@ -39,10 +41,15 @@ class Agent(threading.Thread):
             self.heard.append(name)
             if name in self.ignores or (self.is_paused and self.is_paused()):
                 continue
+            if name in self.breaks:
+                self.is_frozen |= name == "guest-fsfreeze-freeze"
+                return
             if name in self.refuses:
                 answer = {"error": {"class": "GenericError", "desc": "no, not now"}}
             else:
                 answer = {"return": self.answer(name, message.get("arguments", {}))}
+            if name in self.floods:
+                answer["return"] = [[0] * 100000]
             mark = b"\xff" if name == "guest-sync-delimited" else b""
             connection.sendall(mark + json.dumps(answer).encode() + b"\n")
 

@@ -15,7 +15,9 @@ from agent import agent_of
 from checks import equal, fails_with, need
 from mounted import wait_for
 from running import ALL, Running, Unchanged, attempt_any, is_paused
-from test_power import QEMU, power, wait_state
+from test_power import QEMU, events, power, wait_state
+
+HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
 
 
 def consistency(mount, name):
@@ -221,6 +223,124 @@ def test_interrupted_while_it_freezes():
         agent.ignores = ()
         mount.take("two disk-only")
         mount.check()
+
+
+FREEZE, THAW = "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"
+OWED = r"may still be frozen"
+
+
+def owed(mount):
+    """The events that tell of a thaw that is owed, and of its end."""
+    return [line for line in events(mount) if line.startswith(("its file systems ", "its QEMU has ended, so"))]
+
+
+def owed_file(mount):
+    directory = os.path.join(mount.source, ".vmsnapfs", "domains")
+    return [name for name in os.listdir(directory) if name.endswith(".thaw")]
+
+
+def test_thawed_though_the_connection_breaks():
+    """A freeze whose answer does not come, or is none, with the connection lost: thawed at once over a new one"""
+    need(QEMU)
+    with Running(agent="qga") as mount:
+        mount.start()
+        for how in ({"breaks": (FREEZE,)}, {"floods": (FREEZE,)}):
+            with agent_of(mount, **how) as agent:
+                with Unchanged(mount):
+                    fails_with((errno.EIO, errno.ECONNRESET), domains.create, mount, "one disk-only quiesce=require")
+                equal((agent.heard.count(FREEZE), agent.heard.count(THAW), agent.is_frozen), (1, 1, False), how)
+        equal(owed(mount), [])
+        equal(owed_file(mount), [])
+
+
+def test_thawed_when_the_agent_answers_again():
+    """A thaw that fails, whichever way, is tried again until the agent answers, and told of once"""
+    need(QEMU)
+    with Running(agent="qga", expected=[OWED]) as mount:
+        mount.start()
+        for number, how in enumerate(({"breaks": (THAW,)}, {"refuses": (THAW,)}, {"ignores": (THAW,)}, {"breaks": (FREEZE, THAW)})):
+            with agent_of(mount, **how) as agent:
+                told = len(owed(mount))
+                mount.guest_writes(number + 1)
+                mount.take(f"s{number} disk-only quiesce=try " + ALL.format("external"))
+                equal(agent.is_frozen, True, how)
+                if number != 2:
+                    wait_for(lambda heard=agent.heard: heard.count(THAW) >= 4, "a thaw that is tried again")
+                equal(owed_file(mount), [f"{serial_of(mount)}.thaw"])
+                command_refused(errno.ETIMEDOUT if number == 2 else errno.EIO, mount, "web1", "create", "t disk-only quiesce=require", words=["earlier snapshot"])
+                agent.breaks = agent.refuses = agent.ignores = ()
+                wait_for(lambda agent=agent: not agent.is_frozen, "the thaw")
+                wait_for(lambda told=told: len(owed(mount)) == told + 2, "the events of it")
+                equal(owed_file(mount), [])
+                mount.take(f"u{number} disk-only quiesce=require")
+                equal(agent.is_frozen, False)
+        mount.check()
+
+
+def serial_of(mount):
+    (name,) = [name for name in os.listdir(os.path.join(mount.source, ".vmsnapfs", "domains")) if name.endswith(".json")]
+    return name.split(".")[0]
+
+
+def test_thawed_by_the_next_mount():
+    """A daemon that is ended, or killed, while a thaw is owed, or between the freeze and the thaw: the next one goes on with it"""
+    need(QEMU)
+    points = [None, signal.SIGTERM, signal.SIGKILL] if HAS_POINTS else [signal.SIGTERM, signal.SIGKILL]
+    with Running(agent="qga", expected=[OWED]) as mount:
+        mount.start()
+        for number, how in enumerate(points):
+            with agent_of(mount, refuses=(THAW,)) as agent:
+                if how:
+                    mount.take(f"s{number} disk-only quiesce=try")
+                    mount.process.send_signal(how)
+                    mount.process.wait()
+                else:
+                    mount.process.terminate()
+                    mount.process.wait()
+                    mount.mount_again(VMSNAPFS_TEST_CRASH="frozen:1")
+                    attempt_any(domains.create, mount, f"s{number} disk-only quiesce=try")
+                    wait_for(lambda: mount.process.poll() is not None, "the daemon to come to its end")
+                mount.kill()
+                equal(agent.is_frozen, True, how)
+                mount.mount_again()
+                heard = agent.heard.count(THAW)
+                wait_for(lambda agent=agent, heard=heard: agent.heard.count(THAW) > heard, "a thaw that is tried again")
+                wait_for(lambda: any("may still be frozen" in line for line in events(mount)), "the event")
+                equal(agent.is_frozen, True)
+                agent.refuses = ()
+                wait_for(lambda agent=agent: not agent.is_frozen, "the thaw")
+                wait_for(lambda: any("are thawed" in line for line in events(mount)), "the event")
+                equal(owed_file(mount), [])
+        wait_state(mount, "running")
+        mount.take("last disk-only")
+        mount.check()
+
+
+def test_another_qemu_is_not_thawed():
+    """What is owed ends with the QEMU: what somebody freezes in the next one stays frozen"""
+    need(QEMU)
+    for is_mounted in (True, False):
+        with Running(agent="qga", expected=[OWED]) as mount, agent_of(mount, refuses=(THAW,)) as agent:
+            mount.start()
+            mount.take("one disk-only quiesce=try")
+            equal((agent.is_frozen, len(owed_file(mount))), (True, 1))
+            if not is_mounted:
+                mount.process.kill()
+                mount.process.wait()
+                mount.kill()
+                mount.kill_guest()
+                mount.expected += [r"ended while nobody looked", r"its QEMU ended"]
+                mount.mount_again()
+            else:
+                mount.off()
+            mount.start()
+            agent.is_frozen, agent.refuses = True, ()
+            agent.heard.clear()
+            wait_for(lambda: not owed_file(mount), "the end of what is owed")
+            fails_with(errno.EBUSY, domains.create, mount, "two disk-only quiesce=require")
+            equal(agent.is_frozen, True)
+            equal(agent.heard.count(THAW), 0)
+            mount.check()
 
 
 if __name__ == "__main__":

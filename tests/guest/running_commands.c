@@ -183,7 +183,8 @@ static int do_ping(words arguments, struct error *err)
 static int do_freeze(words arguments, struct error *err)
 {
     unsigned count;
-    int rc = guest_agent_freeze(agent, atoi(arguments[0]), &count, err);
+    bool owes;
+    int rc = guest_agent_freeze(agent, atoi(arguments[0]), &count, &owes, err);
     if (rc == 0)
         snprintf(said, sizeof said, "%u", count);
     return rc;

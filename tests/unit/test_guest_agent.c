@@ -133,6 +133,7 @@ static void finish(struct guest_agent *agent)
 }
 
 static struct error why;
+static bool owes;
 
 #define must(call)                                                                                           \
     do {                                                                                                     \
@@ -166,7 +167,7 @@ static void test_freeze_and_thaw(void **state)
     must(guest_agent_ping(agent, LONG_MS, &why));
     must(guest_agent_is_frozen(agent, LONG_MS, &frozen, &why));
     assert_false(frozen);
-    must(guest_agent_freeze(agent, LONG_MS, &count, &why));
+    must(guest_agent_freeze(agent, LONG_MS, &count, &owes, &why));
     assert_int_equal(count, 2);
     must(guest_agent_is_frozen(agent, LONG_MS, &frozen, &why));
     assert_true(frozen);
@@ -183,7 +184,7 @@ static void test_thawed_by_another_client(void **state)
     bool frozen = false;
     must(guest_agent_is_frozen(agent, LONG_MS, &frozen, &why));
     assert_true(frozen);
-    must_fail(guest_agent_freeze(agent, LONG_MS, NULL, &why), EBUSY);
+    must_fail(guest_agent_freeze(agent, LONG_MS, NULL, &owes, &why), EBUSY);
     assert_true(fake.frozen);
     unsigned count;
     must(guest_agent_thaw(agent, LONG_MS, &count, &why));
@@ -212,7 +213,7 @@ static void stutter(struct fake *of)
 static void test_answers_in_pieces(void **state)
 {
     struct guest_agent *agent = start(stutter, false);
-    must(guest_agent_freeze(agent, LONG_MS, NULL, &why));
+    must(guest_agent_freeze(agent, LONG_MS, NULL, &owes, &why));
     must(guest_agent_thaw(agent, LONG_MS, NULL, &why));
     finish(agent);
 }
@@ -237,7 +238,7 @@ static void test_leftovers(void **state)
     bool frozen = true;
     must(guest_agent_is_frozen(agent, LONG_MS, &frozen, &why));
     assert_false(frozen);
-    must(guest_agent_freeze(agent, LONG_MS, NULL, &why));
+    must(guest_agent_freeze(agent, LONG_MS, NULL, &owes, &why));
     must(guest_agent_thaw(agent, LONG_MS, NULL, &why));
     finish(agent);
 }
@@ -258,7 +259,7 @@ static void test_nobody(void **state)
     must_fail(guest_agent_ping(agent, SHORT_MS, &why), ETIMEDOUT);
     assert_non_null(strstr(why.text, "no guest agent answers"));
     must_fail(guest_agent_is_frozen(agent, SHORT_MS, &frozen, &why), ETIMEDOUT);
-    must_fail(guest_agent_freeze(agent, SHORT_MS, NULL, &why), ETIMEDOUT);
+    must_fail(guest_agent_freeze(agent, SHORT_MS, NULL, &owes, &why), ETIMEDOUT);
     finish(agent);
     assert_string_equal(fake.log, "");
     agent = start(serve_nobody, false);
@@ -276,7 +277,7 @@ static void test_a_full_channel(void **state)
     struct guest_agent *agent = NULL;
     must(guest_agent_take(&ends[0], "agent", &agent, &why));
     for (int i = 0; i < 200; i++)
-        must_fail(guest_agent_freeze(agent, 1, NULL, &why), ETIMEDOUT);
+        must_fail(guest_agent_freeze(agent, 1, NULL, &owes, &why), ETIMEDOUT);
     guest_agent_free(agent);
     close(ends[1]);
 }
@@ -302,7 +303,7 @@ static void test_an_agent_that_comes_later(void **state)
 {
     struct guest_agent *agent = start(serve_later, false);
     must_fail(guest_agent_ping(agent, SHORT_MS, &why), ETIMEDOUT);
-    must(guest_agent_freeze(agent, LONG_MS, NULL, &why));
+    must(guest_agent_freeze(agent, LONG_MS, NULL, &owes, &why));
     must(guest_agent_thaw(agent, LONG_MS, NULL, &why));
     finish(agent);
     assert_string_equal(fake.log, "status freeze thaw ");
@@ -322,7 +323,7 @@ static void freeze_in_vain(script *run)
 {
     for (int timeout_ms = SHORT_MS; !strstr(fake.log, "freeze"); timeout_ms *= 2) {
         struct guest_agent *agent = start(run, false);
-        must_fail(guest_agent_freeze(agent, timeout_ms, NULL, &why), ETIMEDOUT);
+        must_fail(guest_agent_freeze(agent, timeout_ms, NULL, &owes, &why), ETIMEDOUT);
         finish(agent);
     }
 }
@@ -404,7 +405,7 @@ static void test_refusals(void **state)
         refused = refusals[i].of;
         refusal = refusals[i].what;
         struct guest_agent *agent = start(serve_refusal, false);
-        must_fail(guest_agent_freeze(agent, LONG_MS, NULL, &why), refusals[i].code);
+        must_fail(guest_agent_freeze(agent, LONG_MS, NULL, &owes, &why), refusals[i].code);
         finish(agent);
         /* Whatever a freeze that was told came to, it is thawed. */
         assert_string_equal(fake.log, strcmp(refused, "status") == 0 ? "status " : "status freeze thaw ");
@@ -454,7 +455,7 @@ static void test_floods(void **state)
     static script *const floods[] = {serve_flood, serve_endless_line, serve_restarts};
     for (size_t i = 0; i < sizeof floods / sizeof *floods; i++) {
         struct guest_agent *agent = start(floods[i], false);
-        must_fail(guest_agent_freeze(agent, LONG_MS, NULL, &why), EPROTO);
+        must_fail(guest_agent_freeze(agent, LONG_MS, NULL, &owes, &why), EPROTO);
         must_fail(guest_agent_thaw(agent, LONG_MS, NULL, &why), EPROTO);
         finish(agent);
     }
@@ -468,7 +469,7 @@ static void test_hanging_up(void **state)
     assert_true(guest_agent_thaw(agent, LONG_MS, NULL, &why) == rc);
     finish(agent);
     agent = start(serve_goodbye_in_a_freeze, false);
-    rc = guest_agent_freeze(agent, LONG_MS, NULL, &why);
+    rc = guest_agent_freeze(agent, LONG_MS, NULL, &owes, &why);
     assert_true(rc == -ECONNRESET || rc == -EPIPE);
     finish(agent);
 }
@@ -506,7 +507,7 @@ static void test_noise(void **state)
     print_message("SEED=%u\n", noise_seed);
     struct guest_agent *agent = start(serve_noise, false);
     for (int i = 0; i < 200; i++) {
-        must(guest_agent_freeze(agent, LONG_MS, NULL, &why));
+        must(guest_agent_freeze(agent, LONG_MS, NULL, &owes, &why));
         must(guest_agent_thaw(agent, LONG_MS, NULL, &why));
     }
     finish(agent);

@@ -16,6 +16,7 @@
 #include "store/restart.h"
 #include "store/state_json.h"
 #include "store/store.h"
+#include "store/thaw_owed.h"
 
 static char *copy(const char *string)
 {
@@ -203,6 +204,41 @@ static void restarts_come_back_as_they_were(void **unused)
     assert_int_equal(store_remove_restart(store, 17, &err), 0);
     assert_int_equal(store_remove_restart(store, 17, &err), 0);
     assert_int_equal(store_read_restart(store, 17, &read, &err), -ENOENT);
+    store_close(store);
+}
+
+static void thaws_come_back_as_they_were(void **unused)
+{
+    char agent[] = "/run/agent\xfe", monitor[] = "";
+    struct thaw_owed owed = {.domain = 17,
+                             .agent = agent,
+                             .monitor = monitor,
+                             .socket = {.inode = 1234567890123, .mtime_sec = 1789, .mtime_nsec = 999999999}};
+    struct thaw_owed read = {0};
+    struct store *store = open_store(false);
+    struct error err;
+    uint64_t *domains = NULL;
+    size_t count;
+    assert_int_equal(store_list_thaws(store, &domains, &count), 0);
+    assert_int_equal(count, 0);
+    free(domains);
+    assert_int_equal(store_save_thaw(store, &owed, &err), 0);
+    assert_int_equal(store_list_restarts(store, &domains, &count), 0);
+    assert_int_equal(count, 0);
+    free(domains);
+    assert_int_equal(store_list_thaws(store, &domains, &count), 0);
+    assert_int_equal(count, 1);
+    assert_int_equal(domains[0], 17);
+    free(domains);
+    assert_int_equal(store_read_thaw(store, 17, &read, &err), 0);
+    assert_string_equal(read.agent, agent);
+    assert_string_equal(read.monitor, "");
+    assert_true(read.domain == 17 && read.socket.inode == owed.socket.inode);
+    assert_true(read.socket.mtime_sec == 1789 && read.socket.mtime_nsec == 999999999);
+    thaw_owed_done(&read);
+    assert_true(store_read_thaw(store, 18, &read, &err) < 0);
+    assert_int_equal(store_remove_thaw(store, 17, &err), 0);
+    assert_int_equal(store_remove_thaw(store, 17, &err), 0);
     store_close(store);
 }
 
@@ -794,6 +830,7 @@ int main(void)
         cmocka_unit_test(copies_are_the_same),
         TEST(every_field_comes_back),
         TEST(restarts_come_back_as_they_were),
+        TEST(thaws_come_back_as_they_were),
         TEST(many_states_are_saved_together),
         TEST(no_serial_is_given_twice),
         TEST(a_lost_counter_goes_on_above_all_that_is_known),
