@@ -23,6 +23,7 @@ from checks import equal, need
 from model_running import OFF, PAUSED, RUNS, RunningSteps, first_world, rest
 from model_steps import copy_world
 from mounted import Mounted, children, process_name, run, wait_for
+from running import is_ended
 from test_model import attempt, errno_name
 from test_power import BARE, QEMU, Monitor
 
@@ -136,6 +137,7 @@ class Source(Mounted):
         if found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(found[0], signal.SIGKILL)
+            wait_for(lambda: is_ended(found[0]), "the end of a killed QEMU")
 
     def mount_again(self, **environment):
         """After the daemon was killed, or has ended itself."""
