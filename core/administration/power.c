@@ -184,7 +184,8 @@ static int send(struct qmp *qmp, enum power_verb verb, enum run_state state, str
     }
 }
 
-static int power_ask(struct machine *machine, enum power_verb verb, struct outcome *outcome,
+/* `was_paused`: it has been let run meanwhile, which is no error. */
+static int power_ask(struct machine *machine, enum power_verb verb, bool was_paused, struct outcome *outcome,
                      struct error *err)
 {
     static const char *const said[POWER_VERB_COUNT] = {
@@ -200,13 +201,25 @@ static int power_ask(struct machine *machine, enum power_verb verb, struct outco
         return error_set(err, EINVAL, "the domain is not running");
     if (r < 0)
         return r;
-    r = check_state(verb, state, err);
-    if (r == 0)
+    bool is_done = verb == POWER_RESUME && was_paused && state == RUN_STATE_RUNNING;
+    r = is_done ? 0 : check_state(verb, state, err);
+    if (r == 0 && !is_done)
         r = send(qmp, verb, state, err);
     if (r == 0)
         r = machine_look(machine, qmp, NULL, err);
     machine_return(machine, qmp);
     return r < 0 ? r : answer(outcome, said[verb], err);
+}
+
+/* A guest that stands still while it is not known in which of two files its disk goes on must not write to
+ * it. */
+static int power_resume(struct administration *administration, struct machine *machine,
+                        struct outcome *outcome, struct error *err)
+{
+    struct machine_report before;
+    machine_report(machine, &before);
+    int r = mirror_settle(administration, machine_domain(machine), err);
+    return r < 0 ? r : power_ask(machine, POWER_RESUME, before.state == RUN_STATE_PAUSED, outcome, err);
 }
 
 /* ---- All of it ---- */
@@ -225,7 +238,9 @@ int carry_out_power(struct administration *administration, struct work *work, st
         return power_start(administration, work, machine, outcome, err);
     case POWER_DESTROY:
         return power_destroy(administration, machine, outcome, err);
+    case POWER_RESUME:
+        return power_resume(administration, machine, outcome, err);
     default:
-        return power_ask(machine, request->power.verb, outcome, err);
+        return power_ask(machine, request->power.verb, false, outcome, err);
     }
 }

@@ -144,7 +144,9 @@ static int judge(const struct qemu_img_run *run, const struct helper_process *pr
     siginfo_t status = {0};
     if (waitid(P_PID, (id_t)process->pid, &status, WEXITED | WNOHANG | WNOWAIT) < 0 || status.si_pid == 0)
         return error_set(err, EIO, "%s: how qemu-img ended is not known", run->name);
-    if (status.si_code == CLD_EXITED && status.si_status == 0)
+    /* What can't be written when it closes an image, it says, and ends as if all were well. */
+    bool is_written = said->failed || !said->data || !strstr(said->data, "Failed to flush");
+    if (status.si_code == CLD_EXITED && status.si_status == 0 && is_written)
         return 0;
     if (status.si_code != CLD_EXITED)
         return error_set(err, EIO, "%s: qemu-img was ended by signal %d", run->name, status.si_status);

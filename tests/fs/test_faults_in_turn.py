@@ -467,9 +467,12 @@ def test_some():
     print(f"    {cases} cases")
 
 
-# What was wrong: what could not be named in a header after a merge was never given back; and the errno was that of tidying up.
+# What was wrong: what could not be named in a header after a merge was never given back; an image was
+# taken for tidied up, and was not; and the errno was that of tidying up.
 FOUND = (
     ("merge", Fault("files", "EIO", lasts=True, only="/db-vdb.two"), 1),
+    ("create mixed", Fault("writes", "EIO", lasts=True), 11),
+    ("create mixed", Fault("writes", "EIO", lasts=True), 12),
     ("clone internal", Fault("writes", "ENOSPC"), 13),
     ("clone internal", Fault("writes", "EIO", lasts=True), 17),
 )

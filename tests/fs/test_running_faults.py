@@ -395,6 +395,28 @@ def test_found():
         assert try_case(Scene(name, faults), fault, number)
 
 
+def test_resumed_before_it_is_known():
+    """A guest that moved to its copy while the connection was lost, resumed as soon as there is one: what it writes is kept"""
+    need(QEMU)
+    scene = Scene("pivot", Faults())
+    with scene.begun() as mount:
+        scene.faults.arm(Fault("monitor", "carried out, breaks", lasts=True, only="human-monitor-command"), 1)
+        assert scene.attempt(mount), "the connection was not lost"
+        scene.faults.arm(Fault("monitor", "breaks", lasts=True), 1)
+        time.sleep(1)
+        scene.faults.disarm()
+        wait_for(lambda: state(mount) in ("paused", "running"), "the connection")
+        with contextlib.suppress(OSError):  # it runs already, then
+            power(mount, "resume")
+        mount.guest_writes(60, at=6 * PAGE)
+        mount.flush()
+        mount.kill_guest()
+        wait_settled(mount)
+        mount.check(is_running=False)
+        mount.start()
+        works(mount, 61)
+
+
 def all_of(scene, fault):
     """Tries all numbers; returns what failed."""
     failed, missed = [], 0
