@@ -192,7 +192,7 @@ def test_read_only_source():
 def test_full_source():
     """A source on a file system without room for the store is shown all the same; with room again it has one"""
     checks.need_root()
-    mount = Mounted(expected=["the store is not used"])
+    mount = Mounted(expected=["the store is not used", "identity: No space left"])
     run("mount", "-t", "tmpfs", "-o", "size=16M", "none", mount.source)
     try:
         path = make.image(mount.source, "vm.qcow2")

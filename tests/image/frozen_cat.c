@@ -126,7 +126,8 @@ static bool parse_options(int argc, char **argv, struct options *options)
     return optind + 1 == argc;
 }
 
-/* The internal snapshot with this id, else with this tag; taken out of the table, the caller frees it. */
+/* The internal snapshot with this id; taken out of the table, the caller frees it. Not with this tag: where
+ * an image is damaged, another snapshot's tag may be that id. */
 static int find_internal(const struct locate *locate, const char *path, const char *wanted,
                          struct internal_snapshot **internal, struct error *err)
 {
@@ -146,8 +147,7 @@ static int find_internal(const struct locate *locate, const char *path, const ch
         return rc;
     struct internal_snapshot **found = NULL;
     for (size_t i = 0; i < snapshots.count; i++)
-        if (strcmp(snapshots.entries[i]->id, wanted) == 0 ||
-            (!found && strcmp(snapshots.entries[i]->name, wanted) == 0))
+        if (strcmp(snapshots.entries[i]->id, wanted) == 0)
             found = &snapshots.entries[i];
     if (!found)
         return error_set(err, ENOENT, "%s: no internal snapshot \"%s\"", path, wanted);
