@@ -153,7 +153,8 @@ static void reply_opened(const struct disk_request *work, struct open_disk *disk
         stats_add(STAT_PASSTHROUGH_OPENS, 1);
         result = passthrough_reply_open(work->request, &file, backing_id);
     } else {
-        file.keep_cache = 1;
+        /* What another mount changes is known here a moment later: what the kernel has may be from before. */
+        file.keep_cache = !work->service->env.locks;
         result = fuse_reply_open(work->request, &file);
     }
     if (result == -ENOENT) { /* the opener was interrupted: no release will come */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/monotonic.h"
@@ -18,6 +19,8 @@ enum slot_state { SLOT_OPENING, SLOT_OPEN, SLOT_FAILED };
 struct slot {
     struct open_disk public;
     struct slot *next;
+    struct domain *domain;       /* that it was opened for; a reference */
+    const struct frozen *frozen; /* of that */
     unsigned users;
     enum slot_state state;
     struct error error; /* of SLOT_FAILED */
@@ -65,6 +68,7 @@ struct open_disks *open_disks_new(const struct frozen_disk_env *env, const struc
 static void slot_free(struct slot *slot)
 {
     frozen_disk_free(slot->public.disk);
+    domain_unref(slot->domain);
     pthread_mutex_destroy(&slot->public.lock);
     free(slot);
 }
@@ -189,8 +193,8 @@ static struct slot *put_locked(struct open_disks *disks, struct slot *slot)
 }
 
 /* The disk is in the table, so that nothing begins to change its layers from now on. */
-static int open_once(const struct open_disks *disks, const struct place *place, struct frozen_disk **disk,
-                     bool *was_right, struct error *err)
+static int open_once(const struct open_disks *disks, const struct place *place, struct slot *slot,
+                     struct frozen_disk **disk, bool *was_right, struct error *err)
 {
     const struct open_disks_calls *calls = &disks->calls;
     struct catalog *catalog = NULL;
@@ -201,17 +205,21 @@ static int open_once(const struct open_disks *disks, const struct place *place, 
     int result = frozen_disk_open(disks->env, now.domain, now.frozen, disk, err);
     if (calls->was_right)
         *was_right = calls->was_right(calls->opaque, &now);
+    if (*was_right) {
+        slot->domain = domain_ref(now.domain);
+        slot->frozen = now.frozen;
+    }
     catalog_put(catalog);
     return result;
 }
 
-static int open_now(const struct open_disks *disks, const struct place *place, struct frozen_disk **disk,
-                    struct error *err)
+static int open_now(const struct open_disks *disks, const struct place *place, struct slot *slot,
+                    struct frozen_disk **disk, struct error *err)
 {
     for (unsigned tries = 0; tries < OPEN_TRIES; tries++) {
         struct frozen_disk *opened = NULL;
         bool was_right;
-        int result = open_once(disks, place, &opened, &was_right, err);
+        int result = open_once(disks, place, slot, &opened, &was_right, err);
         if (was_right) {
             *disk = opened;
             return result;
@@ -219,6 +227,29 @@ static int open_now(const struct open_disks *disks, const struct place *place, s
         frozen_disk_free(opened);
     }
     return error_set(err, EBUSY, "another mount changes the domain all the time");
+}
+
+static bool is_same(const struct frozen *a, const struct frozen *b)
+{
+    return strcmp(a->layer->path, b->layer->path) == 0 && !a->internal == !b->internal &&
+           (!a->internal || internal_snapshot_equal(a->internal, b->internal));
+}
+
+/* Another mount can give a snapshot another content while it is open here: the first opener keeps what he
+ * has. */
+static int check_as_opened(const struct open_disks *disks, const struct slot *slot, const struct place *place,
+                           struct error *err)
+{
+    const struct open_disks_calls *calls = &disks->calls;
+    struct catalog *catalog = NULL;
+    struct place now = *place;
+    if (!calls->was_right)
+        return 0;
+    if (calls->make_way && calls->make_way(calls->opaque, place, &catalog, &now) < 0)
+        return error_set(err, ESTALE, "the snapshot was deleted");
+    bool same = is_same(slot->frozen, now.frozen);
+    catalog_put(catalog);
+    return same ? 0 : error_set(err, EBUSY, "it is open as it was before another mount changed it");
 }
 
 int open_disks_acquire(struct open_disks *disks, const struct place *place, struct open_disk **disk,
@@ -237,7 +268,7 @@ int open_disks_acquire(struct open_disks *disks, const struct place *place, stru
         pthread_mutex_unlock(&disks->lock);
         struct error error = {0};
         struct frozen_disk *opened = NULL;
-        int result = open_now(disks, place, &opened, &error);
+        int result = open_now(disks, place, slot, &opened, &error);
         pthread_mutex_lock(&disks->lock);
         if (result == 0) {
             slot->public.disk = opened;
@@ -258,12 +289,17 @@ int open_disks_acquire(struct open_disks *disks, const struct place *place, stru
     if (slot->state == SLOT_FAILED) {
         result = error_set(err, slot->error.code, "%s", slot->error.text);
         unused = put_locked(disks, slot);
-    } else {
-        *disk = &slot->public;
     }
     pthread_mutex_unlock(&disks->lock);
     if (unused)
         slot_free(unused);
+    if (result < 0)
+        return result;
+    result = ours ? 0 : check_as_opened(disks, slot, place, err);
+    if (result == 0)
+        *disk = &slot->public;
+    else
+        open_disks_put(disks, &slot->public);
     return result;
 }
 

@@ -69,7 +69,8 @@ __attribute__((format(printf, 2, 0))) static void take_fuse_log(enum fuse_log_le
 static void catalog_has_changed(void *opaque, const struct catalog *before, const struct catalog *after)
 {
     struct session *session = opaque;
-    machines_follow(session->service.machines, after->domains, after->domain_count);
+    if (session->service.machines)
+        machines_follow(session->service.machines, after->domains, after->domain_count);
     invalidator_compare(session->service.invalidator, before, after);
 }
 
@@ -181,11 +182,12 @@ static int open_source(struct session *session, struct error *err)
         return error_set(err, ENOMEM, "out of memory");
     const struct machines_options machines = {
         .source = source,
-        .read_only = store_is_read_only(session->store),
         .changed = machine_has_changed,
         .opaque = session,
     };
-    result = machines_new(&machines, &service->machines, err);
+    /* A monitor has one client, and it is needed by who administers the domain. */
+    if (!store_is_read_only(session->store))
+        result = machines_new(&machines, &service->machines, err);
     if (result == 0)
         result = make_administration(session, err);
     if (result != 0)
@@ -203,7 +205,8 @@ static int open_source(struct session *session, struct error *err)
     if (result != 0)
         return result;
     cleanup_catalog struct catalog *catalog = catalog_service_get(service->catalog);
-    machines_follow(service->machines, catalog->domains, catalog->domain_count);
+    if (service->machines)
+        machines_follow(service->machines, catalog->domains, catalog->domain_count);
     return 0;
 }
 
@@ -248,8 +251,10 @@ static int make_service(struct session *session, struct error *err)
         .administration = service->administration,
         .machines = service->machines,
     };
-    const struct open_disks_calls calls = {
-        .make_way = make_way, .was_right = was_right, .closed = disk_was_closed, .opaque = session};
+    const struct open_disks_calls calls = {.make_way = make_way,
+                                           .was_right = service->env.locks ? was_right : NULL,
+                                           .closed = disk_was_closed,
+                                           .opaque = session};
     service->disks = open_disks_new(&service->env, &calls);
     service->ahead = service->disks ? read_ahead_new(service->disks) : NULL;
     service->texts = text_handles_new();
@@ -408,7 +413,8 @@ static int start_services(struct session *session, struct error *err)
     int result = invalidator_start(service->invalidator, session->fuse);
     if (result != 0)
         return error_set(err, -result, "can't start a thread: %s", strerror(-result));
-    result = machines_start(service->machines, err);
+    if (service->machines)
+        result = machines_start(service->machines, err);
     if (result == 0)
         result = catalog_service_start(service->catalog, err);
     return result ? result : administration_start(service->administration, service->catalog, err);

@@ -209,6 +209,8 @@ static int look_once(struct catalog_service *service, bool *passed_over, bool *a
         service->scan = scan;
         scan = old;
     }
+    if (r == 0 && !*again)
+        store_is_shown(service->options.store);
     if (!*again)
         service->looks_ended = number;
     pthread_cond_broadcast(&service->looked);

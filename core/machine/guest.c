@@ -63,14 +63,14 @@ static int read_record(const char *directory, pid_t *pid, uint64_t *started, str
     return 0;
 }
 
-static struct guest *make_guest(const char *directory, const char *monitor)
+static struct guest *make_guest(const char *directory)
 {
     struct guest *guest = calloc(1, sizeof *guest);
     if (!guest)
         return NULL;
     guest->process.pidfd = -1;
     guest->directory = strdup(directory);
-    guest->monitor = path_in(directory, monitor);
+    guest->monitor = path_in(directory, "monitor");
     if (guest->directory && guest->monitor)
         return guest;
     guest_free(guest);
@@ -84,21 +84,21 @@ static enum guest_trace find_trace(const char *directory)
     return monitor && access(monitor, F_OK) == 0 ? GUEST_KILLED : GUEST_ENDED;
 }
 
-int guest_find(const char *directory, bool read_only, struct guest **guest, enum guest_trace *trace,
-               struct error *err)
+/* `*recorded`: there is, or was, one. Changes nothing. */
+static int look(const char *directory, struct guest **guest, bool *recorded, struct error *err)
 {
     pid_t pid = 0;
     uint64_t started = 0;
     struct stat found;
-    *trace = GUEST_NO_TRACE;
+    *recorded = false;
     if (lstat(directory, &found) < 0)
         return errno == ENOENT ? -ESRCH : error_set(err, errno, "%s: %m", directory);
     if (!runtime_is_ours(directory))
         return error_set(err, EPERM, "%s is not ours alone", directory);
     int rc = read_record(directory, &pid, &started, err);
-    bool recorded = rc == 0;
+    *recorded = rc == 0;
     struct guest *made = NULL;
-    if (rc == 0 && !(made = make_guest(directory, read_only ? "monitor-2" : "monitor")))
+    if (rc == 0 && !(made = make_guest(directory)))
         return error_set(err, ENOMEM, "out of memory");
     if (rc == 0)
         rc = lasting_find(pid, started, &made->process, NULL);
@@ -107,20 +107,26 @@ int guest_find(const char *directory, bool read_only, struct guest **guest, enum
         return 0;
     }
     guest_free(made);
+    return rc;
+}
+
+int guest_find(const char *directory, struct guest **guest, enum guest_trace *trace, struct error *err)
+{
+    bool recorded;
+    *trace = GUEST_NO_TRACE;
+    int rc = look(directory, guest, &recorded, err);
     if (rc != -ESRCH)
         return rc;
     if (recorded)
         *trace = find_trace(directory);
-    if (!read_only)
-        runtime_remove(directory);
+    runtime_remove(directory);
     return -ESRCH;
 }
 
 bool guest_is_there(const char *directory)
 {
     struct guest *guest = NULL;
-    enum guest_trace trace;
-    bool found = guest_find(directory, true, &guest, &trace, NULL) == 0;
+    bool recorded, found = look(directory, &guest, &recorded, NULL) == 0;
     guest_free(guest);
     return found;
 }
@@ -130,7 +136,7 @@ void guest_sweep(const char *directory)
     struct guest *guest = NULL;
     enum guest_trace trace;
     struct error why;
-    if (guest_find(directory, false, &guest, &trace, &why) == 0)
+    if (guest_find(directory, &guest, &trace, &why) == 0)
         guest_free(guest);
 }
 
@@ -196,7 +202,7 @@ int guest_start(const char *directory, const char *const *argv, const char *work
     int rc = runtime_make(directory, err);
     if (rc < 0)
         return rc;
-    struct guest *made = make_guest(directory, "monitor");
+    struct guest *made = make_guest(directory);
     cleanup_free char *log = path_in(directory, "log");
     if (!made || !log) {
         guest_free(made);

@@ -5,7 +5,7 @@
  *
  *     record       which process it is
  *     monitor      its QMP monitor for who administers the source
- *     monitor-2    another one, for a second mount that only reads, and for people
+ *     monitor-2    another one, for people
  *     log          what it said, at most a megabyte
  *     command      what it was started with, each word with a zero byte after it
  *
@@ -31,11 +31,10 @@ enum guest_trace { GUEST_NO_TRACE, GUEST_ENDED, GUEST_KILLED };
 
 /*
  * The guest whose directory this is, if it runs; -ESRCH, without a text, if there is none. Then `*trace`
- * tells of one that there was; its directory is removed, unless `read_only`, where `monitor` is the second
- * one, too. Other errors: EPERM, ENOMEM, EIO for a record that can't be read.
+ * tells of one that there was; its directory is removed. Other errors: EPERM, ENOMEM, EIO for a record
+ * that can't be read.
  */
-int guest_find(const char *directory, bool read_only, struct guest **guest, enum guest_trace *trace,
-               struct error *err);
+int guest_find(const char *directory, struct guest **guest, enum guest_trace *trace, struct error *err);
 
 /* Does it run? Changes nothing; any thread. */
 bool guest_is_there(const char *directory);

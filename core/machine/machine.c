@@ -235,7 +235,6 @@ struct machine *machine_new(const struct machine_options *options)
     machine->domain = options->domain;
     machine->name = name;
     machine->directory = directory;
-    machine->read_only = options->read_only;
     machine->tell = options->changed;
     machine->opaque = options->opaque;
     machine->wake = wake_fd;

@@ -50,8 +50,7 @@ typedef void machine_changed(void *opaque, uint64_t domain, const char *line);
 struct machine_options {
     uint64_t domain; /* serial */
     const char *name;
-    const char *directory; /* for a guest that we start (runtime.h); NULL: there is no place for it */
-    bool read_only; /* guests are another mount's: none is started, and what they left is not touched */
+    const char *directory;    /* for a guest that we start (runtime.h); NULL: there is no place for it */
     machine_changed *changed; /* may be NULL */
     void *opaque;
 };

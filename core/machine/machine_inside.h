@@ -27,7 +27,6 @@ struct machine {
     uint64_t domain;
     char *name;
     char *directory; /* NULL: no guest of ours can be */
-    bool read_only;
     machine_changed *tell;
     void *opaque;
     int wake; /* eventfd */

@@ -45,7 +45,7 @@ static bool take_care(struct machine *machine, struct guest *guest, int fd)
     return false;
 }
 
-/* A guest that was started by a mount before this one, or beside a mount that only reads. */
+/* A guest that was started by a mount before this one. */
 static bool visit_guest(struct machine *machine)
 {
     struct guest *guest = NULL;
@@ -53,12 +53,12 @@ static bool visit_guest(struct machine *machine)
     struct error why = {0};
     if (!machine->directory)
         return false;
-    int rc = guest_find(machine->directory, machine->read_only, &guest, &trace, &why);
+    int rc = guest_find(machine->directory, &guest, &trace, &why);
     if (rc == 0)
         return take_care(machine, guest, -1);
     if (rc != -ESRCH)
         log_error("%s: %s", machine->name, why.text);
-    if (trace == GUEST_KILLED && !machine->read_only) {
+    if (trace == GUEST_KILLED) {
         machine_publish_idle(machine, MACHINE_OFF, RUN_STATE_CRASHED, "its QEMU ended while nobody looked");
         return true;
     }
@@ -70,11 +70,11 @@ void machine_visit(struct machine *machine)
     machine_join(machine);
     pthread_mutex_lock(&machine->lock);
     bool idle = machine->thread_state == THREAD_NONE && !machine->is_stopping && !machine->is_launching;
-    bool look = idle && (!machine->has_looked || machine->read_only);
+    bool look = idle && !machine->has_looked;
     bool is_ours = machine->guest;
     cleanup_free char *path = machine->monitor ? strdup(machine->monitor) : NULL;
     pthread_mutex_unlock(&machine->lock);
-    if (is_ours && machine->directory && !machine->read_only)
+    if (is_ours && machine->directory)
         guest_shorten_log(machine->directory);
     bool found = look && visit_guest(machine);
     pthread_mutex_lock(&machine->lock);
@@ -206,7 +206,7 @@ int machine_end_guest(const char *directory, struct error *err)
 {
     struct guest *guest = NULL;
     enum guest_trace trace;
-    int rc = guest_find(directory, false, &guest, &trace, err);
+    int rc = guest_find(directory, &guest, &trace, err);
     if (rc == 0 && !end_guest(directory, guest))
         rc = error_set(err, ETIMEDOUT, "process %ld does not end", (long)guest->process.pid);
     guest_free(guest);
@@ -218,7 +218,7 @@ static int launch(struct machine *machine, char *const *argv, const char *workin
 {
     struct guest *guest = NULL;
     enum guest_trace trace;
-    int rc = guest_find(machine->directory, false, &guest, &trace, err);
+    int rc = guest_find(machine->directory, &guest, &trace, err);
     if (rc == 0) {
         take_care(machine, guest, -1);
         return error_set(err, EBUSY, "%s is running", machine->name);

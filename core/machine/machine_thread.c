@@ -240,8 +240,7 @@ static void bury_guest(struct machine *machine, const siginfo_t *status, bool la
     bool problem = crashed || launching;
     char said[sizeof machine->last_words];
     guest_said(machine->guest, said, sizeof said);
-    if (!machine->read_only)
-        guest_bury(machine->guest);
+    guest_bury(machine->guest);
     pthread_mutex_lock(&machine->lock);
     struct guest *guest = steal_pointer(machine->guest);
     memcpy(machine->last_words, said, sizeof said);

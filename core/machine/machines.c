@@ -81,7 +81,6 @@ static struct machine *take_locked(struct machines *machines, const struct domai
         .domain = domain->serial,
         .name = domain->name,
         .directory = directory,
-        .read_only = machines->options.read_only,
         .changed = machines->options.changed,
         .opaque = machines->options.opaque,
     };
@@ -182,8 +181,7 @@ int machines_start(struct machines *machines, struct error *err)
     visit_all(machines);
     pthread_mutex_unlock(&machines->lock);
     /* Of domains that are no more. */
-    if (!machines->options.read_only)
-        runtime_each(machines->runtime, guest_sweep);
+    runtime_each(machines->runtime, guest_sweep);
     int code = pthread_create(&machines->thread, NULL, thread_run, machines);
     if (code)
         return error_set(err, code, "starting a thread: %s", strerror(code));

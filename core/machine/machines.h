@@ -17,7 +17,6 @@ struct machines;
 
 struct machines_options {
     const char *source;       /* absolute path; tells guests of one source from those of others */
-    bool read_only;           /* as in struct machine_options */
     machine_changed *changed; /* may be NULL */
     void *opaque;
 };

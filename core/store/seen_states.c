@@ -24,7 +24,8 @@ void seen_states_done(struct seen_states *seen)
 {
     if (seen->directory >= 0)
         close(seen->directory);
-    free(seen->list);
+    free(seen->read.states);
+    free(seen->shown.states);
     pthread_mutex_destroy(&seen->lock);
 }
 
@@ -34,16 +35,15 @@ static int compare(const void *left, const void *right)
     return a->serial < b->serial ? -1 : a->serial > b->serial;
 }
 
-void seen_states_set(struct seen_states *seen, struct seen_state *list, size_t count, int directory)
+void seen_states_set(struct seen_states *seen, struct seen_state *states, size_t count, int directory)
 {
     int ours = directory >= 0 ? fcntl(directory, F_DUPFD_CLOEXEC, 0) : -1;
     if (count)
-        qsort(list, count, sizeof *list, compare);
+        qsort(states, count, sizeof *states, compare);
     pthread_mutex_lock(&seen->lock);
-    struct seen_state *old = seen->list;
+    struct seen_state *old = seen->read.states;
     int old_directory = seen->directory;
-    seen->list = list;
-    seen->count = count;
+    seen->read = (struct seen_list){.states = states, .count = count};
     seen->directory = ours;
     pthread_mutex_unlock(&seen->lock);
     free(old);
@@ -51,32 +51,48 @@ void seen_states_set(struct seen_states *seen, struct seen_state *list, size_t c
         close(old_directory);
 }
 
+void seen_states_show(struct seen_states *seen)
+{
+    pthread_mutex_lock(&seen->lock);
+    size_t count = seen->read.count;
+    struct seen_state *copy = calloc(count ? count : 1, sizeof *copy);
+    if (copy) {
+        if (count)
+            memcpy(copy, seen->read.states, count * sizeof *copy);
+        free(seen->shown.states);
+        seen->shown = (struct seen_list){.states = copy, .count = count};
+    }
+    pthread_mutex_unlock(&seen->lock);
+}
+
 static bool is_same(const struct file_identity *a, const struct file_identity *b)
 {
     return file_identity_same_file(a, b) && file_identity_same_content(a, b);
 }
 
-static const struct seen_state *find_locked(const struct seen_states *seen, uint64_t serial)
+static bool have(struct seen_states *seen, const struct seen_list *list, uint64_t serial,
+                 const struct file_identity *file)
 {
     const struct seen_state wanted = {.serial = serial};
-    return seen->count ? bsearch(&wanted, seen->list, seen->count, sizeof wanted, compare) : NULL;
+    pthread_mutex_lock(&seen->lock);
+    const struct seen_state *found =
+        list->count ? bsearch(&wanted, list->states, list->count, sizeof wanted, compare) : NULL;
+    bool same = found && is_same(&found->file, file);
+    pthread_mutex_unlock(&seen->lock);
+    return same;
 }
 
 bool seen_states_have(struct seen_states *seen, uint64_t serial, const struct file_identity *file)
 {
-    pthread_mutex_lock(&seen->lock);
-    const struct seen_state *found = find_locked(seen, serial);
-    bool have = found && is_same(&found->file, file);
-    pthread_mutex_unlock(&seen->lock);
-    return have;
+    return have(seen, &seen->read, serial, file);
 }
 
 /* No file is looked at while the lock is held. -1: there is none, or no descriptor to be had. */
-static int take_directory(struct seen_states *seen, size_t *count)
+static int take_directory(struct seen_states *seen, const struct seen_list *list, size_t *count)
 {
     pthread_mutex_lock(&seen->lock);
     int directory = seen->directory >= 0 ? fcntl(seen->directory, F_DUPFD_CLOEXEC, 0) : -1;
-    *count = seen->count;
+    *count = list->count;
     pthread_mutex_unlock(&seen->lock);
     return directory;
 }
@@ -89,11 +105,12 @@ bool seen_states_are_known(struct seen_states *seen)
     return known;
 }
 
-bool seen_states_moved(struct seen_states *seen)
+bool seen_states_moved(struct seen_states *seen, bool shown)
 {
+    const struct seen_list *list = shown ? &seen->shown : &seen->read;
     size_t count, found = 0;
     struct stat stat;
-    cleanup_close int known = take_directory(seen, &count);
+    cleanup_close int known = take_directory(seen, list, &count);
     if (known < 0)
         return false;
     if (fstat(known, &stat) == 0 && stat.st_nlink == 0)
@@ -108,7 +125,7 @@ bool seen_states_moved(struct seen_states *seen)
         if (serial == 0 || fstatat(known, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0)
             continue;
         const struct file_identity now = file_identity_of(&stat);
-        if (!seen_states_have(seen, serial, &now))
+        if (!have(seen, list, serial, &now))
             return true;
         found++;
     }
@@ -121,14 +138,14 @@ bool seen_state_moved(struct seen_states *seen, uint64_t serial)
     char name[32];
     size_t count;
     struct stat stat;
-    cleanup_close int directory = take_directory(seen, &count);
+    cleanup_close int directory = take_directory(seen, &seen->shown, &count);
     snprintf(name, sizeof name, "%" PRIu64 ".json", serial);
     cleanup_close int fd =
         directory < 0 ? -1 : openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &stat) < 0)
         return false;
     const struct file_identity now = file_identity_of(&stat);
-    return !seen_states_have(seen, serial, &now);
+    return !have(seen, &seen->shown, serial, &now);
 }
 
 uint64_t seen_states_serial(const char *name)

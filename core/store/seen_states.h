@@ -19,29 +19,38 @@ struct seen_state {
     struct file_identity file;
 };
 
-struct seen_states {
-    pthread_mutex_t lock;    /* a leaf; protects the rest */
-    struct seen_state *list; /* by serial */
+struct seen_list {
+    struct seen_state *states; /* by serial */
     size_t count;
-    int directory; /* another descriptor of "domains"; -1: not there */
+};
+
+struct seen_states {
+    pthread_mutex_t lock; /* a leaf; protects the rest */
+    struct seen_list read;
+    struct seen_list shown; /* of those, what is shown to others by now */
+    int directory;          /* another descriptor of "domains"; -1: not there */
 };
 
 void seen_states_init(struct seen_states *seen);
 void seen_states_done(struct seen_states *seen);
 
-/* These are the states now: `list` is taken over, and sorted; `directory` is borrowed. */
-void seen_states_set(struct seen_states *seen, struct seen_state *list, size_t count, int directory);
+/* These were read: `states` is taken over, and sorted; `directory` is borrowed. */
+void seen_states_set(struct seen_states *seen, struct seen_state *states, size_t count, int directory);
 
-/* Is a state file, open or statted as `file`, the one that was read? */
+/* What was read last is what is shown from now on. Where memory runs out it stays what it was. */
+void seen_states_show(struct seen_states *seen);
+
+/* Is a state file, statted as `file`, the one that was read? */
 bool seen_states_have(struct seen_states *seen, uint64_t serial, const struct file_identity *file);
 
 /* Was there a directory? */
 bool seen_states_are_known(struct seen_states *seen);
 
-/* Are there others in the directory now, or is it gone? False where there was no directory. */
-bool seen_states_moved(struct seen_states *seen);
+/* Are there others in the directory than were read (or, with `shown`, are shown), or is it gone? False where
+ * there was no directory. */
+bool seen_states_moved(struct seen_states *seen, bool shown);
 
-/* The same of that one's file; one that is gone has not moved. */
+/* Has that one another file than the one that is shown? One that is gone has not. */
 bool seen_state_moved(struct seen_states *seen, uint64_t serial);
 
 /* "17.json" to 17; 0 for every other name. */

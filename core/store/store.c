@@ -526,22 +526,32 @@ int store_load(struct store *store, struct state_domain ***states, size_t *count
     return 0;
 }
 
-bool store_has_moved(struct store *store)
+static bool has_moved(struct store *store, bool shown)
 {
     struct file_identity now;
     if (store->source < 0)
         return false;
-    if (seen_states_moved(&store->seen))
+    if (seen_states_moved(&store->seen, shown))
         return true;
     return !seen_states_are_known(&store->seen) && identify(store->source, &now) &&
            !file_identity_same_file(&now, &store->refused);
 }
 
+bool store_has_moved(struct store *store)
+{
+    return has_moved(store, false);
+}
+
+void store_is_shown(struct store *store)
+{
+    if (store->source >= 0)
+        seen_states_show(&store->seen);
+}
+
 bool store_state_has_moved(struct store *store, uint64_t serial)
 {
-    if (store->source < 0)
-        return false;
-    return serial >= SERIAL_HASHED ? store_has_moved(store) : seen_state_moved(&store->seen, serial);
+    return serial >= SERIAL_HASHED ? has_moved(store, true)
+                                   : store->source >= 0 && seen_state_moved(&store->seen, serial);
 }
 
 /* ---- Saving ---- */

@@ -208,13 +208,16 @@ int store_load(struct store *store, struct state_domain ***states, size_t *count
 
 /*
  * Of a read-only store, which another mount may be writing to: would store_load find anything else than it
- * did last? Of a store that we write false: nobody else does. Any thread may call these two beside all
- * others; they wait for storage.
+ * did last? Of a store that we write false: nobody else does. Any thread may call this, and
+ * store_state_has_moved, beside all others; they wait for storage.
  */
 bool store_has_moved(struct store *store);
 
-/* The same of one domain's state, the end of which is no move. `serial` may be a hashed one: of all states.
- */
+/* What store_load found last is what others are shown by now. */
+void store_is_shown(struct store *store);
+
+/* Has one domain's state moved since it was shown? One that is gone has not. `serial` may be a hashed one:
+ * then of all states. */
 bool store_state_has_moved(struct store *store, uint64_t serial);
 
 /*

@@ -624,22 +624,6 @@ def test_who_may():
         equal(mount.processes(), [])
 
 
-def test_mount_that_only_reads():
-    """A second mount, which only reads, sees the state of what the first one runs, and takes nothing from it"""
-    need(QEMU)
-    with Launched() as mount:
-        power(mount, "start")
-        with Mounted(source=mount.source, options="ro") as second:
-            wait_for(lambda: "state: running" in events(second), "the guest to be found")
-            power(mount, "pause")
-            wait_state(second, "paused")
-            fails_with(errno.EROFS, command, second, "web1", "power", "resume")
-            power(mount, "destroy")
-            wait_state(second, "shutoff")
-            power(mount, "start")
-            wait_for(lambda: events(second)[-1] == "state: running", "the next one")
-
-
 def test_qmp_beside_launch():
     """Where the definition names the monitor as well, a launched QEMU has one there; one that others start is attached to"""
     need(QEMU)

@@ -241,7 +241,7 @@ static void test_guest(void **unused)
     enum guest_trace trace;
     char said[32];
     siginfo_t status;
-    assert_int_equal(guest_find(directory, false, &found, &trace, NULL), -ESRCH);
+    assert_int_equal(guest_find(directory, &found, &trace, NULL), -ESRCH);
     assert_int_equal(trace, GUEST_NO_TRACE);
     const char *const nowhere[] = {"/nonexistent/program", NULL};
     assert_int_equal(guest_start(directory, nowhere, folder, &guest, NULL), -ENOENT);
@@ -249,12 +249,9 @@ static void test_guest(void **unused)
     guest =
         start_guest(directory, "printf 'a long line, which is the first\nlast\033 one\n'; exec sleep 1000");
     assert_true(runtime_is_ours(directory));
-    assert_int_equal(guest_find(directory, false, &found, &trace, NULL), 0);
+    assert_int_equal(guest_find(directory, &found, &trace, NULL), 0);
     assert_int_equal(found->process.pid, guest->process.pid);
     assert_string_equal(found->monitor, guest->monitor);
-    guest_free(found);
-    assert_int_equal(guest_find(directory, true, &found, &trace, NULL), 0);
-    assert_string_not_equal(found->monitor, guest->monitor);
     guest_free(found);
     do
         guest_said(guest, said, sizeof said);
@@ -264,9 +261,7 @@ static void test_guest(void **unused)
     close(open(guest->monitor, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     lasting_signal(&guest->process, SIGKILL);
     await_end(&guest->process);
-    assert_int_equal(guest_find(directory, true, &found, &trace, NULL), -ESRCH);
-    assert_int_equal(access(directory, F_OK), 0); /* who only reads removes nothing */
-    assert_int_equal(guest_find(directory, false, &found, &trace, NULL), -ESRCH);
+    assert_int_equal(guest_find(directory, &found, &trace, NULL), -ESRCH);
     assert_int_equal(trace, GUEST_KILLED);
     assert_int_equal(access(directory, F_OK), -1);
     lasting_has_ended(&guest->process, &status);
@@ -290,22 +285,23 @@ static void test_bad_records(void **unused)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_record(directory, bad[i]);
         err = (struct error){0};
-        assert_int_equal(guest_find(directory, false, &found, &trace, &err), -EIO);
+        assert_int_equal(guest_find(directory, &found, &trace, &err), -EIO);
         assert_string_not_equal(err.text, "");
         assert_int_equal(access(directory, F_OK), 0); /* nobody knows what it is */
     }
     runtime_remove(directory);
-    /* Of another run of the machine. */
     guest = start_guest(directory, "exec sleep 1000");
     char text[256];
     snprintf(text, sizeof text, "vmsnapfs guest 1\npid %ld\nstarted %llu\nboot 0-1-2\n",
              (long)guest->process.pid, (unsigned long long)guest->process.started);
     write_record(directory, text);
-    assert_int_equal(guest_find(directory, true, &found, &trace, NULL), -ESRCH);
     /* Others can write to it. */
     assert_int_equal(chmod(directory, 0770), 0);
-    assert_int_equal(guest_find(directory, false, &found, &trace, &err), -EPERM);
+    assert_int_equal(guest_find(directory, &found, &trace, &err), -EPERM);
     assert_int_equal(chmod(directory, 0700), 0);
+    /* It is of another run of the machine. */
+    assert_int_equal(guest_find(directory, &found, &trace, NULL), -ESRCH);
+    assert_int_equal(access(directory, F_OK), -1);
     lasting_signal(&guest->process, SIGKILL);
     await_end(&guest->process);
     siginfo_t status;
