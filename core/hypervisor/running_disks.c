@@ -61,9 +61,9 @@ int running_disk_check_open(const struct block_engine *engine, const char *path,
         return 0;
     return error_set(
         err, ENODEV,
-        "%s is not the file that the QEMU that runs has open: it was replaced or moved while the "
-        "domain ran; what is written now goes to that one, and is lost when it ends, unless it is "
-        "brought back to its name before",
+        "the QEMU that runs has another file open than %s is now, which was replaced or moved while "
+        "the domain ran; what it writes goes to the other one, and is lost when it ends, unless "
+        "that is brought back to its name before",
         path);
 }
 

@@ -412,9 +412,10 @@ def test_replaced_while_it_runs():
         path, _ = administer.source(mount, "web1", "vda")
         aside = replace_by_copy(mount, path)
         names = administer.names_beside(mount)
-        for words in ("two disk-only disk=vda:external", "two disk-only disk=vda:internal", "two disk-only", "two memory=external"):
+        for words in ("two disk-only disk=vda:external", "two disk-only disk=vda:internal", "two disk-only", "two memory=external", "two memory=external disk=vda:no disk=vdb:external"):
             command_refused(errno.ENODEV, mount, "web1", "create", words, words=["replaced"])
         command_refused(errno.ENODEV, mount, "web1", "disks/vda/copy", os.path.join(mount.elsewhere, "x.qcow2"), words=["replaced"])
+        command_refused(errno.ENODEV, mount, "web1", "snapshots/one/revert", "running", words=["replaced"])
         equal(mount.snapshots("web1"), ["one"])
         equal(administer.names_beside(mount), names)
         mount.take("three disk-only disk=vda:no disk=vdb:external", ["vdb"])
