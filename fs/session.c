@@ -175,6 +175,17 @@ static int open_source(struct session *session, struct error *err)
     if (result != 0)
         return result;
 
+    /* The directories in it by themselves too: each can be mounted elsewhere. */
+    static const char *const ours[] = {".vmsnapfs", ".vmsnapfs/domains", ".vmsnapfs/journal"};
+    for (size_t i = 0; result == 0 && i < sizeof ours / sizeof *ours; i++) {
+        cleanup_free char *path = NULL;
+        if (asprintf(&path, "%s/%s", source, ours[i]) < 0)
+            return path = NULL, error_set(err, ENOMEM, "out of memory");
+        result = locate_keep_out(session->locate, path, err);
+    }
+    if (result != 0)
+        return result;
+
     service->invalidator = invalidator_new();
     service->events = events_new(event_requests_wake);
     session->cache = cache_new(options->cache_bytes);

@@ -302,7 +302,6 @@ static int public_code(int code)
     case EPROTO:
     case ECONNRESET:
     case EPIPE:
-    case ENODEV:
         return EIO;
     case ENOTSUP:
         return EOPNOTSUPP;

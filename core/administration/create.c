@@ -171,7 +171,11 @@ static int find_nodes(struct creation *creation, struct error *err)
     for (size_t i = 0; r == 0 && i < domain->disk_count; i++)
         if (creation->choice.disks[i].kind != DISK_NO)
             r = running_add(&creation->running, &creation->change, &domain->disks[i], err);
-    return r < 0 ? r : running_find(&creation->running, err);
+    if (r == 0)
+        r = running_find(&creation->running, err);
+    if (r == 0 && creation->choice.memory != MEMORY_NO)
+        r = running_check_files(&creation->running, &creation->change, err);
+    return r;
 }
 
 /* Images and overlays of the disks that are included. */

@@ -33,8 +33,8 @@ struct going_back {
  * Goes back, up to the change's commit: what can be refused is refused first; the memory of the QEMU that
  * runs is put aside, for the case of a failure, and that is ended; the disks go back; the new one is started,
  * and stands still. After an error resume_pending (resume.h) has the domain go on where it was, when
- * revert_running_done and change_end were called. Errors: EOPNOTSUPP, EINVAL with the reason; ENOSPC; EINTR;
- * as reversion_prepare, reversion_carry_out and start_launch.
+ * revert_running_done and change_end were called. Errors: EOPNOTSUPP, EINVAL, ENODEV with the reason; ENOSPC;
+ * EINTR; as reversion_prepare, reversion_carry_out and start_launch.
  */
 int revert_running_make(struct going_back *going, struct error *err);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/endings.h"
 #include "base/log.h"
 #include "catalog/discover.h"
 #include "hypervisor/image_claim.h"
@@ -49,6 +50,9 @@ int image_open_directory(const struct change *change, const char *path, char **d
     *directory = open(*directory_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (*directory < 0 || fstat(*directory, &stat) < 0 || !realpath(*directory_path, real))
         return error_set(err, errno, "%s: %m", *directory_path);
+    int r = locate_check_kept_out(change->administration->options.locate, *directory, path, err);
+    if (r < 0)
+        return r;
     /* What the store keeps is a path that leads there by itself, without links that are the user's. */
     for (const char *const *at = locate_roots(change->administration->options.locate); *at; at++) {
         bool is_root = is_directory(*at, &stat);
@@ -65,6 +69,20 @@ int image_open_directory(const struct change *change, const char *path, char **d
                      "%s: a file there could not be read again: that is neither in the source nor allowed; "
                      "mount with -o allow=%s",
                      path, *directory_path);
+}
+
+int image_check_name(const char *path, char name[OVERLAY_NAME_SIZE], struct error *err)
+{
+    const char *given = strrchr(path, '/') + 1;
+    if (!*given || strlen(given) >= OVERLAY_NAME_SIZE)
+        return error_set(err, *given ? ENAMETOOLONG : EINVAL, "%s: no name for a file", path);
+    enum ending ending = ending_of(given);
+    if (ending == ENDING_DEFINITION || ending == ENDING_OTHER_DEFINITION)
+        return error_set(err, EINVAL, "%s: a file of that name would be taken for a definition", path);
+    if (*given == '.')
+        return error_set(err, EINVAL, "%s: names that begin with a dot are for files of vmsnapfs", path);
+    strcpy(name, given);
+    return 0;
 }
 
 int image_read_info(int fd, const char *path, const struct image_info **info, struct error *err)

@@ -4,6 +4,7 @@
 
 #include "administration/change.h"
 #include "catalog/image_info.h"
+#include "hypervisor/overlay_name.h"
 #include "image/qcow2_snapshot_table.h"
 
 /* QEMU's answers come in milliseconds; a disk that is being woken takes seconds. */
@@ -17,10 +18,18 @@ int image_open(const struct change *change, const struct layer *layer, int *fd, 
 
 /*
  * The directory in which a new file of this absolute path is to lie, opened, and its resolved path, which the
- * caller frees. Errors: EPERM where what lies there could not be read again; ENOENT and others of open.
+ * caller frees. Errors: EPERM where what lies there could not be read again, or is for our own files; ENOENT
+ * and others of open.
  */
 int image_open_directory(const struct change *change, const char *path, char **directory_path, int *directory,
                          struct error *err);
+
+/*
+ * The name that a person gives a new file, which ends `path`, for all kinds of files alike: EINVAL where it
+ * is none, or means something in the source (a definition's), or to us (a leading dot: we clean up after
+ * ourselves); ENAMETOOLONG.
+ */
+int image_check_name(const char *path, char name[OVERLAY_NAME_SIZE], struct error *err);
 
 /* What the qcow2 image says of itself; to be given back. EIO with its problem; ENOMEM. */
 int image_read_info(int fd, const char *path, const struct image_info **info, struct error *err);

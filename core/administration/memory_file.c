@@ -23,16 +23,15 @@
 
 static int take_name(struct memory_file *file, const char *path, struct error *err)
 {
-    const char *name = strrchr(path, '/') + 1;
     struct stat stat;
-    if (!*name || strlen(name) >= sizeof file->final)
-        return error_set(err, *name ? ENAMETOOLONG : EINVAL, "%s: no name for a file", path);
-    if (ending_of(name) != ENDING_MEANINGLESS || *name == '.')
+    int r = image_check_name(path, file->final, err);
+    if (r < 0)
+        return r;
+    if (ending_of(file->final) != ENDING_MEANINGLESS)
         return error_set(err, EINVAL, "%s: a file of that name would be taken for something else than memory",
                          path);
-    if (fstatat(file->directory, name, &stat, AT_SYMLINK_NOFOLLOW) == 0)
+    if (fstatat(file->directory, file->final, &stat, AT_SYMLINK_NOFOLLOW) == 0)
         return error_set(err, EEXIST, "%s is there already", path);
-    strcpy(file->final, name);
     return 0;
 }
 

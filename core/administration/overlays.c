@@ -41,12 +41,11 @@ static int choose_name(struct overlays *overlays, const struct change *change, s
 
 static int take_path(struct overlay *overlay, const struct overlay_place *place, struct error *err)
 {
-    const char *name = strrchr(place->path, '/') + 1;
     struct stat stat;
-    if (!*name || strlen(name) >= sizeof overlay->final)
-        return error_set(err, *name ? ENAMETOOLONG : EINVAL, "%s: no name for a file", place->path);
-    strcpy(overlay->final, name);
-    bool is_there = fstatat(overlay->directory, name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
+    int r = image_check_name(place->path, overlay->final, err);
+    if (r < 0)
+        return r;
+    bool is_there = fstatat(overlay->directory, overlay->final, &stat, AT_SYMLINK_NOFOLLOW) == 0;
     if (is_there && !place->reuse)
         return error_set(err, EEXIST, "%s is there already; %s", place->path,
                          place->blank ? "reuse uses such a file as it is"

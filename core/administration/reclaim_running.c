@@ -218,6 +218,8 @@ static int find_node(const struct reclaim_host *host, struct administration *adm
     int r = stat_layer(administration, world, layer->path, &file, err);
     if (r == 0)
         r = layer_nodes_find(&host->nodes, &file, layer->path, layer->format, node, err);
+    if (r == 0)
+        r = running_disk_check_open(&host->engine, layer->path, &file, err);
     return r == -ENODEV ? error_set(err, EBUSY, "%s", err->text) : r;
 }
 

@@ -71,7 +71,8 @@ static int check_disks(const struct snapshot *snapshot, const struct revert_comm
 {
     if (snapshot->lost_disks && !command->force)
         return error_set(err, EINVAL,
-                         "snapshot %s has a disk that the domain has no more; `force` goes back without it",
+                         "snapshot %s has a disk that the domain has no more; `force`, written to its "
+                         "revert, goes back without it",
                          snapshot->name);
     return 0;
 }

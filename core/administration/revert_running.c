@@ -109,9 +109,12 @@ static int check_machine(struct going_back *going, bool force, struct error *err
         return error_set(
             err, EINVAL,
             "the definition of %s has another launch than its QEMU was started with, so it could "
-            "not go on as it runs now if going back failed; `force` goes back nevertheless",
+            "not go on as it runs now if going back failed; `force`, written to the snapshot's revert, goes "
+            "back nevertheless",
             domain->name);
-    return 0;
+    return is_active && !force && state_before(going) != RESTART_SHUTOFF
+               ? running_check_files(&going->running, &going->change, err)
+               : 0;
 }
 
 static int note_before(struct going_back *going, struct error *err)

@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include "administration/images.h"
+#include "base/cleanup.h"
 #include "hypervisor/image_locks.h"
+#include "hypervisor/layer_nodes.h"
 #include "hypervisor/qmp_job.h"
 #include "machine/machines.h"
 
@@ -118,6 +120,26 @@ int running_add(struct running *running, const struct change *change, const stru
 int running_find(struct running *running, struct error *err)
 {
     return running_disks_find(&running->engine, running->disks, running->disk_count, err);
+}
+
+int running_check_files(const struct running *running, const struct change *change, struct error *err)
+{
+    const struct domain *domain = change->domain;
+    cleanup(block_nodes_done) struct block_nodes nodes = {0};
+    int r = block_nodes_query(&running->engine, &nodes, err);
+    for (size_t i = 0; r == 0 && i < domain->disk_count; i++) {
+        const struct layer *active = domain->disks[i].active;
+        cleanup_close int fd = -1;
+        struct stat file;
+        if (!active || active->remote)
+            continue;
+        r = image_open(change, active, &fd, err);
+        if (r == 0 && fstat(fd, &file) < 0)
+            r = error_set(err, errno, "%s: %m", active->path);
+        if (r == 0 && layer_nodes_have(&nodes, &file))
+            r = running_disk_check_open(&running->engine, active->path, &file, err);
+    }
+    return r;
 }
 
 const char *running_node(const struct running *running, const char *target)

@@ -59,6 +59,13 @@ int running_add(struct running *running, const struct change *change, const stru
 /* Finds the nodes of all that were added; errors as running_disks_find. */
 int running_find(struct running *running, struct error *err);
 
+/*
+ * Before its memory is saved, which is to go on with its disks: are the files of all of them those that it
+ * has open? What it does not know at all is not asked for. Errors: ENODEV, as running_disk_check_open; of
+ * image_open and block_nodes_query.
+ */
+int running_check_files(const struct running *running, const struct change *change, struct error *err);
+
 /* The node of a disk that was found; NULL: it was not looked for. Borrowed. */
 const char *running_node(const struct running *running, const char *target);
 

@@ -85,8 +85,7 @@ static int walk(struct search *search, const char *root, struct error *err)
     if (!tree)
         return error_set(err, errno, "%s: %m", root);
     for (FTSENT *entry; (entry = fts_read(tree));) {
-        if (entry->fts_info == FTS_D && (entry->fts_level > DEPTH_MAX ||
-                                         (entry->fts_level > 0 && strcmp(entry->fts_name, ".vmsnapfs") == 0)))
+        if (entry->fts_info == FTS_D && entry->fts_level > DEPTH_MAX)
             fts_set(tree, entry, FTS_SKIP);
         if (entry->fts_info != FTS_F)
             continue;

@@ -79,7 +79,7 @@ static int attempt(struct administration *administration, const struct thaw_owed
     int64_t deadline = deadline_in(ANSWER_MS);
     if (has_ended(administration, owed))
         return 1;
-    int r = guest_agent_connect(owed->agent, "the guest agent", ANSWER_MS, &agent, err);
+    int r = guest_agent_connect(owed->agent, "its agent", ANSWER_MS, &agent, err);
     if (r == 0)
         r = guest_agent_thaw(agent, deadline_left_ms(deadline), NULL, err);
     guest_agent_free(agent);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "hypervisor/image_locks.h"
 
 /* QEMU's RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE, and the permissions that would change the image. */
 #define USED_BASE    100
@@ -24,7 +25,15 @@ static const int changing[] = {1 /* BLK_PERM_WRITE */, 3 /* BLK_PERM_RESIZE */};
 
 /* ---- who has it open ---- */
 
-static bool has_open(const char *process, const struct stat *file)
+/* A device may have several nodes. */
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+    return S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode) ? a->st_rdev == b->st_rdev
+                                                      : a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* 1, 0; -EAGAIN where it can't be seen. */
+static int look_into(const char *process, const struct stat *file)
 {
     char path[sizeof "/proc//fd/" + 2 * NAME_MAX];
     snprintf(path, sizeof path, "/proc/%s/fd", process);
@@ -32,11 +41,15 @@ static bool has_open(const char *process, const struct stat *file)
     const struct dirent *entry;
     while (directory && (entry = readdir(directory))) {
         struct stat other;
-        if (fstatat(dirfd(directory), entry->d_name, &other, 0) == 0 && other.st_dev == file->st_dev &&
-            other.st_ino == file->st_ino)
-            return true;
+        if (fstatat(dirfd(directory), entry->d_name, &other, 0) == 0 && is_same(&other, file))
+            return 1;
     }
-    return false;
+    return directory ? 0 : -EAGAIN;
+}
+
+static bool has_open(const char *process, const struct stat *file)
+{
+    return look_into(process, file) == 1;
 }
 
 /* The name of its program; what it calls itself where that can't be seen. */
@@ -62,6 +75,37 @@ static void name_process(const char *process, char *name, size_t size)
     name[strcspn(name, "\n")] = '\0';
 }
 
+static bool is_other_process(const char *name)
+{
+    return !name[strspn(name, "0123456789")] && strtol(name, NULL, 10) != getpid();
+}
+
+static bool has_anybody_open(const struct stat *file)
+{
+    cleanup_closedir DIR *directory = opendir("/proc");
+    const struct dirent *entry;
+    while (directory && (entry = readdir(directory)))
+        if (is_other_process(entry->d_name) && has_open(entry->d_name, file))
+            return true;
+    return false;
+}
+
+int image_claim_is_open(pid_t process, const struct stat *file)
+{
+    char number[16], name[NAME_MAX / 2] = "";
+    snprintf(number, sizeof number, "%d", (int)process);
+    int seen = process > 0 ? look_into(number, file) : -EAGAIN;
+    if (seen > 0)
+        return 1;
+    name_process(number, name, sizeof name);
+    if (seen == 0 && (strstr(name, "qemu") || strstr(name, "kvm")))
+        return 0;
+    image_locks_forget();
+    if (has_anybody_open(file) || image_locks_written(file->st_dev, file->st_ino))
+        return 1;
+    return seen;
+}
+
 size_t image_claim_holders(int fd, char *text, size_t size)
 {
     struct stat file;
@@ -72,8 +116,7 @@ size_t image_claim_holders(int fd, char *text, size_t size)
     bool known = directory && fstat(fd, &file) == 0;
     while (known && (entry = readdir(directory))) {
         const char *process = entry->d_name;
-        if (process[strspn(process, "0123456789")] || strtol(process, NULL, 10) == getpid() ||
-            !has_open(process, &file))
+        if (!is_other_process(process) || !has_open(process, &file))
             continue;
         if (count++ > 0)
             continue;

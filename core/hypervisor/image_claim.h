@@ -13,8 +13,17 @@
 #pragma once
 
 #include <stddef.h>
+#include <sys/stat.h>
+#include <sys/types.h>
 
 #include "base/error.h"
+
+/*
+ * Whether who runs the monitor has the very file open that `file` is of, whatever its name leads to by now:
+ * 1, 0; -EAGAIN where that can't be seen (another user's, another host's), and no lock tells either. A QEMU
+ * that got its monitor from somebody else is searched for among all processes.
+ */
+int image_claim_is_open(pid_t process, const struct stat *file);
 
 /*
  * Claims the image that is open as `fd` (in any mode; it is opened anew): nobody else may open it for writing

@@ -556,6 +556,14 @@ int qmp_fd(const struct qmp *client)
     return client->fd;
 }
 
+pid_t qmp_peer(const struct qmp *client)
+{
+    struct ucred peer = {0};
+    socklen_t length = sizeof peer;
+    return getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid > 0 ? peer.pid
+                                                                                                : 0;
+}
+
 bool qmp_is_dead(const struct qmp *client)
 {
     return client->dead;

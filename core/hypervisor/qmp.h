@@ -64,6 +64,10 @@ int qmp_give_up(struct qmp *client, int code, const char *text, struct error *er
 int qmp_fd(const struct qmp *client);
 
 bool qmp_is_dead(const struct qmp *client);
+
+/* The process that made the monitor's socket, as the kernel tells (SO_PEERCRED, unix(7)): the QEMU, or who
+ * gave it that socket; 0: not known. */
+pid_t qmp_peer(const struct qmp *client);
 struct qmp_version qmp_version(const struct qmp *client);
 
 /*

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "format/json_parse.h"
+#include "hypervisor/image_claim.h"
 
 #define JSON_PREFIX "json:"
 
@@ -53,7 +54,21 @@ static bool is_of(const struct block_node *node, const struct running_disk *disk
     return path && stat(path, &file) == 0 && file.st_dev == wanted->st_dev && file.st_ino == wanted->st_ino;
 }
 
-static int find(const struct block_nodes *nodes, struct running_disk *disk, struct error *err)
+int running_disk_check_open(const struct block_engine *engine, const char *path, const struct stat *file,
+                            struct error *err)
+{
+    if (image_claim_is_open(qmp_peer(engine->qmp), file) != 0)
+        return 0;
+    return error_set(
+        err, ENODEV,
+        "the QEMU that runs has another file open than %s is now, which was replaced or moved while "
+        "the domain ran; what it writes goes to the other one, and is lost when it ends, unless "
+        "that is brought back to its name before",
+        path);
+}
+
+static int find(const struct block_engine *engine, const struct block_nodes *nodes, struct running_disk *disk,
+                struct error *err)
 {
     const struct block_node *found = NULL;
     struct stat wanted;
@@ -73,6 +88,9 @@ static int find(const struct block_nodes *nodes, struct running_disk *disk, stru
             "the QEMU that runs does not write to %s, which is the image of disk %s: it was started "
             "with another one",
             disk->path, disk->target);
+    int r = running_disk_check_open(engine, disk->path, &wanted, err);
+    if (r < 0)
+        return r;
     disk->node = strdup(found->name);
     return disk->node ? 0 : error_set(err, ENOMEM, "out of memory");
 }
@@ -85,7 +103,7 @@ int running_disks_find(const struct block_engine *engine, struct running_disk *d
     if (rc < 0)
         return rc;
     for (size_t i = 0; rc == 0 && i < count; i++)
-        rc = find(&nodes, &disks[i], err);
+        rc = find(engine, &nodes, &disks[i], err);
     block_nodes_done(&nodes);
     return rc;
 }

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "base/image_format.h"
@@ -19,8 +20,15 @@ struct running_disk {
 };
 
 /*
+ * Has the QEMU this very file open, which its nodes say by a name that may lead to another one by now? 0 also
+ * where that can't be seen. ENODEV, with a text.
+ */
+int running_disk_check_open(const struct block_engine *engine, const char *path, const struct stat *file,
+                            struct error *err);
+
+/*
  * Finds the node of the format of each disk's image, which QEMU has open for writing. Errors: ENODEV where it
- * has not, with what it may have open instead, and EINVAL where two nodes have it; as block_nodes_query.
+ * has not, or has another file of that name, and EINVAL where two nodes have it; as block_nodes_query.
  */
 int running_disks_find(const struct block_engine *engine, struct running_disk *disks, size_t count,
                        struct error *err);

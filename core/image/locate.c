@@ -26,6 +26,7 @@
 
 #include "base/cleanup.h"
 #include "format/backing_name.h"
+#include "image/kept_out.h"
 
 #define LINKS_MAX 40 /* as the kernel's MAXSYMLINKS */
 
@@ -40,6 +41,7 @@ struct locate {
     size_t root_count;
     const char **resolved; /* the same, NULL-terminated, for locate_roots */
     char *excluded;        /* canonical; NULL if none */
+    struct kept_out kept_out;
     enum image_format unnamed_backing;
 };
 
@@ -161,6 +163,21 @@ int locate_exclude(struct locate *locate, const char *directory, struct error *e
     free(locate->excluded);
     locate->excluded = resolved;
     return 0;
+}
+
+int locate_keep_out(struct locate *locate, const char *directory, struct error *err)
+{
+    return kept_out_add(&locate->kept_out, directory, err);
+}
+
+int locate_check_kept_out(const struct locate *locate, int fd, const char *path, struct error *err)
+{
+    if (!kept_out_holds(&locate->kept_out, fd))
+        return 0;
+    return error_set(err, EPERM,
+                     "%.200s lies where vmsnapfs keeps its own files (.vmsnapfs), and would be written over; "
+                     "it belongs somewhere else",
+                     path);
 }
 
 const char *locate_source(const struct locate *locate)
@@ -320,8 +337,8 @@ static int check_type(int fd, bool allow_device, const char *path, struct error 
 
 /* Opens `name` from `root` in the way that `resolve` says. The type is looked at before anything is opened,
  * since opening a device or a FIFO can have effects. */
-static int open_checked(int root, const char *name, uint64_t resolve, bool allow_device, const char *path,
-                        int *fd, struct error *err)
+static int open_checked(const struct locate *locate, int root, const char *name, uint64_t resolve,
+                        bool allow_device, const char *path, int *fd, struct error *err)
 {
     cleanup_close int place = open_at(root, name, O_PATH, resolve);
     if (place < 0)
@@ -333,6 +350,8 @@ static int open_checked(int root, const char *name, uint64_t resolve, bool allow
     if (opened < 0)
         return error_set(err, errno, "%.200s: %s", path, strerror(errno));
     rc = check_type(opened, allow_device, path, err); /* it may be another one by now */
+    if (rc == 0)
+        rc = locate_check_kept_out(locate, opened, path, err);
     if (rc < 0)
         return rc;
     /* O_NONBLOCK was for the opening; left set, io_uring gives EAGAIN on some file systems. */
@@ -367,7 +386,7 @@ int locate_open(const struct locate *locate, char *const *named, const char *pat
     memcpy(clean, path, strlen(path) + 1);
     path_clean(clean);
     if (is_named(named, clean) && !is_excluded(locate, clean))
-        return open_checked(AT_FDCWD, clean, RESOLVE_NO_MAGICLINKS, true, path, fd, err);
+        return open_checked(locate, AT_FDCWD, clean, RESOLVE_NO_MAGICLINKS, true, path, fd, err);
 
     struct walk walk = {0};
     int rc = walk_from(locate, &walk, clean);
@@ -379,7 +398,7 @@ int locate_open(const struct locate *locate, char *const *named, const char *pat
     if (rc < 0)
         return error_set(err, -rc, "%.200s: %s", path, strerror(-rc));
     const char *rest = path_inside(walk.canonical, root->resolved);
-    return open_checked(root->fd, *rest ? rest : ".",
+    return open_checked(locate, root->fd, *rest ? rest : ".",
                         RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, false, path, fd, err);
 }
 

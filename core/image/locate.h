@@ -38,6 +38,15 @@ void locate_free(struct locate *locate);
  */
 int locate_exclude(struct locate *locate, const char *directory, struct error *err);
 
+/*
+ * Nor is anything in this directory, or put into it: where vmsnapfs keeps its own files (kept_out.h). Call it
+ * before other threads use `locate`. 0 also where there is none. Errors: what stat gives.
+ */
+int locate_keep_out(struct locate *locate, const char *directory, struct error *err);
+
+/* EPERM, with a text, if the file or directory that `fd` is open on lies there. */
+int locate_check_kept_out(const struct locate *locate, int fd, const char *path, struct error *err);
+
 /* The resolved absolute path of the source. Borrowed. */
 const char *locate_source(const struct locate *locate);
 

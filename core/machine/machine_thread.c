@@ -173,12 +173,20 @@ static int ask_for_events(struct qmp *qmp)
                      : -ENOMEM;
 }
 
+/* Nobody but a QEMU that ends closes it. */
+static void explain_close(void *opaque, char *text, size_t size)
+{
+    snprintf(text, size, "its QEMU has ended");
+}
+
 static int connect_to(struct machine *machine, bool late, struct error *err)
 {
     int fd = -1;
     int rc = dial(machine, &fd, err);
     if (rc == 0)
         rc = qmp_take(&fd, machine->name, late ? LATE_GREETING_MS : GREETING_MS, &machine->qmp, err);
+    if (rc == 0)
+        qmp_set_explain(machine->qmp, explain_close, NULL);
     if (rc == 0) {
         machine->guest_is_off = false;
         machine->was_connected = true;

@@ -223,6 +223,12 @@ static int read_word(struct create_command *command, const struct word *word, bo
     size_t index = option_of(word, &value);
     if (holds_line_end(word->text) && (index == OPTION_COUNT || options[index].read != read_description))
         return error_set(err, EINVAL, "a tab or line end stands in quotes; only a description can hold one");
+    const struct word bare = {.text = word->text};
+    if (index == OPTION_COUNT && (index = option_of(&bare, &value)) != OPTION_COUNT)
+        return error_set(
+            err, EINVAL,
+            "\"%.60s\" is no option where all of it is in quotes; quote only what needs it: %s%s", word->text,
+            options[index].name, strchr(options[index].name, '=') ? "\"...\"" : "");
     if (index == OPTION_COUNT)
         return error_set(err, EINVAL, "\"%.60s\" is no option; these are: " OPTIONS_TEXT, word->text);
     if (seen[index] && !options[index].repeats)

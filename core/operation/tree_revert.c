@@ -87,24 +87,27 @@ static int check_circumstances(const struct tree *tree, const struct tree_snapsh
         return 0;
     for (size_t i = 0; i < to->content_count; i++)
         if (!tree_find_disk(tree, to->contents[i].disk))
-            return error_set(err, EINVAL,
-                             "snapshot %.200s has a disk that the domain has no more; `force` goes back "
-                             "without it",
-                             to->name);
+            return error_set(
+                err, EINVAL,
+                "snapshot %.200s has a disk that the domain has no more; `force`, written to its "
+                "revert, goes back without it",
+                to->name);
     if (to->has_memory && circumstances->machine_changed)
         return error_set(
             err, EINVAL,
             "the domain's definition is not the one that the memory of snapshot %.200s was saved "
-            "with; restore the definition, or write `force`",
+            "with; restore the definition, or write `force` to its revert",
             to->name);
     bool leaves_out = false;
     for (size_t i = 0; i < tree->disk_count && !leaves_out; i++)
         leaves_out = !tree_snapshot_content(to, tree->disks[i].position);
     if (to->has_memory && leaves_out && circumstances->left_out_may_have_changed)
-        return error_set(err, EINVAL,
-                         "snapshot %.200s holds memory without all disks, and these may have been written "
-                         "since: the guest would damage its file systems; `force` does it nevertheless",
-                         to->name);
+        return error_set(
+            err, EINVAL,
+            "snapshot %.200s holds memory without all disks, and these may have been written "
+            "since: the guest would damage its file systems; `force`, written to its revert, does "
+            "it nevertheless",
+            to->name);
     return 0;
 }
 

@@ -2,15 +2,20 @@
 """What would change something is refused, with the errno of the contract and a text in last_error, and changes nothing."""
 
 import errno
+import json
 import os
+import shutil
 import stat
 import subprocess
 
 import administer
 import checks
 import make
-from checks import equal, fails_with
-from mounted import Mounted
+from administer import command_refused
+from checks import equal, fails_with, need
+from mounted import Mounted, wait_for
+from running import Running
+from test_power import QEMU
 
 NOT_YET = errno.EOPNOTSUPP  # administration that is not in this version
 NEVER = errno.EPERM
@@ -188,6 +193,65 @@ def test_other_users():
         equal(len(subprocess.run([*in_group, "cat", disk], capture_output=True).stdout), 8 * make.MIB)
         result = subprocess.run([*in_group, "sh", "-c", f"echo start >'{mount.path('web1', 'power')}'"], capture_output=True, text=True)
         assert "ermission denied" in result.stderr, result.stderr
+
+
+def ways_into_the_store(mount, room):
+    """Paths of new files that would lie in the store, however they are spelled."""
+    store = os.path.join(mount.source, ".vmsnapfs")
+    os.makedirs(os.path.join(store, "made"))
+    for link, target in (("link", store), ("deeper", os.path.join(store, "domains"))):
+        os.symlink(target, os.path.join(mount.source, link))
+    yield from (store + "/x", store + "/domains/77.json", store + "/journal/x", store + "/made/x", mount.source + "/link/x")
+    yield from (mount.source + "/link/domains/../domains/x", mount.source + "/deeper/x", os.path.join(mount.elsewhere, os.path.relpath(store, mount.elsewhere), "x"))
+    for number, of in enumerate(("", "/domains", "/journal")):
+        where = os.path.join(room, f"bound{number}")
+        os.mkdir(where)
+        if subprocess.run(["mount", "--bind", store + of, where], check=False, capture_output=True).returncode == 0:
+            yield where + "/x"
+            subprocess.run(["umount", where], check=True)
+        os.rmdir(where)
+
+
+def test_no_file_is_put_into_the_store():
+    """Overlays, copies, mirrors and memory that would lie in the store, or be taken for a definition, are refused"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        seen = []
+        for path in ways_into_the_store(mount, mount.elsewhere):
+            before = set(everything(mount.source))
+            for control, words in (("create", f"s disk-only disk=vda:external:{path}"),
+                                   ("create", f"s disk-only disk=vda:external:{path} reuse-external"),
+                                   ("create", f"s disk-only disk=vda:external mirror=vda:{path}"),
+                                   ("create", f"s memory=external memory-file={path}"),
+                                   ("disks/vda/copy", path)):  # fmt: skip
+                command_refused(errno.EPERM, mount, "web1", control, words, words=[".vmsnapfs"])
+            equal(set(everything(mount.source)), before, path)
+            seen.append(path)
+        assert len(seen) >= 8, seen
+        for name in ("x.json", "x.xml", "x.vmx", "x.cfg", ".vmsnapfs-1-0", ".x"):
+            path = os.path.join(mount.source, name)
+            for control, words in (("create", f"s disk-only disk=vda:external:{path}"),
+                                   ("create", f"s disk-only disk=vda:external mirror=vda:{path}"),
+                                   ("create", f"s memory=external memory-file={path}"),
+                                   ("disks/vda/copy", path)):  # fmt: skip
+                command_refused(errno.EINVAL, mount, "web1", control, words, words=[name])
+            assert not os.path.exists(path)
+        equal(mount.snapshots("web1"), [])
+        mount.take("one disk-only disk=vda:external")
+        mount.check()
+
+
+def test_no_disk_is_taken_from_the_store():
+    """An image that lies in the store is no disk: it would be written over; and one that stands on a frozen layer keeps it"""
+    with Mounted(prepare=one_domain, expected=[r"other", r"\.vmsnapfs"]) as mount:
+        inside = os.path.join(mount.source, ".vmsnapfs", "domains", "77.qcow2")
+        shutil.copy(os.path.join(mount.source, "web1.qcow2"), inside)
+        with open(os.path.join(mount.source, "other.json"), "w", encoding="utf-8") as file:
+            json.dump({"name": "other", "disks": [{"target": "vda", "source": inside, "format": "qcow2"}]}, file)
+        wait_for(lambda: os.path.isdir(mount.path("other")), "the domain")
+        fails_with(errno.EIO, os.mkdir, mount.path("other", "snapshots", "new"))
+        assert ".vmsnapfs" in mount.text("other", "last_error")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import domains
 import make
 from administer import command_refused
 from checks import equal, fails_with, need
-from mounted import wait_for
+from mounted import run, wait_for
 from running import ALL, Running, Unchanged, attempt_any, bottom_name, is_paused, refused, wait_connected
 from test_power import QEMU, Guest, Monitor, Watched, power, state, wait_state
 
@@ -417,11 +417,71 @@ def test_another_image():
         with Guest(mount.qmp, disk=other):
             wait_connected(mount)
             for words in ("one disk-only", "one disk-only disk=vda:external"):
-                command_refused(errno.EIO, mount, "web1", "create", words, words=["another"])
+                command_refused(errno.ENODEV, mount, "web1", "create", words, words=["another"])
             equal(mount.snapshots("web1"), [])
             equal(administer.names_beside(mount), ["web1.json", "web1.qcow2"])
             equal(administer.tags(mount.disk), [])
             equal(administer.tags(other), [])
+
+
+def replace_by_copy(mount, path):
+    """As mv does it, with everything that a file system keeps of a file; returns where the old one is now."""
+    aside = os.path.join(mount.elsewhere, os.path.basename(path) + ".aside")
+    os.rename(path, aside)
+    run("cp", "--preserve=all", aside, path)
+    return aside
+
+
+def test_replaced_while_it_runs():
+    """An active image that is replaced while a QEMU has the old one open: neither is frozen or copied, until it is brought back"""
+    need(QEMU)
+    with Running(("qcow2", "raw")) as mount:
+        mount.start()
+        mount.guest_writes(1)
+        mount.take("one disk-only " + ALL.format("external"))
+        mount.guest_writes(2)
+        mount.flush()
+        path, _ = administer.source(mount, "web1", "vda")
+        aside = replace_by_copy(mount, path)
+        names = administer.names_beside(mount)
+        for words in ("two disk-only disk=vda:external", "two disk-only disk=vda:internal", "two disk-only", "two memory=external", "two memory=external disk=vda:no disk=vdb:external"):
+            command_refused(errno.ENODEV, mount, "web1", "create", words, words=["replaced"])
+        command_refused(errno.ENODEV, mount, "web1", "disks/vda/copy", os.path.join(mount.elsewhere, "x.qcow2"), words=["replaced"])
+        command_refused(errno.ENODEV, mount, "web1", "snapshots/one/revert", "running", words=["replaced"])
+        equal(mount.snapshots("web1"), ["one"])
+        equal(administer.names_beside(mount), names)
+        mount.take("three disk-only disk=vda:no disk=vdb:external", ["vdb"])
+        os.rename(aside, path)
+        mount.guest_writes(3)
+        mount.take("four disk-only " + ALL.format("external"))
+        mount.guest_writes(4)
+        mount.check()
+        mount.off()
+        mount.check(is_running=False)
+
+
+def test_replaced_below_while_it_runs():
+    """A frozen layer that is replaced while a QEMU has the old one open: nothing is merged there before it has ended"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        for number, name in enumerate(("one", "two", "three")):
+            mount.guest_writes(number + 1)
+            mount.take(f"{name} disk-only " + ALL.format("external"))
+        mount.guest_writes(4)
+        layers = administer.layers(mount, "web1", "vda")
+        for path in layers[1:]:
+            os.unlink(replace_by_copy(mount, path))
+        os.rmdir(mount.path("web1", "snapshots", "two"))
+        del mount.frozen_bytes["two"]
+        wait_for(lambda: any(status.startswith("waiting") and "replaced" in status for status in administer.jobs(mount, "web1").values()), "what waits")
+        mount.check()
+        mount.off()
+        administer.wait_idle(mount)
+        mount.check(is_running=False)
+        mount.start()
+        mount.guest_writes(5)
+        mount.check()
 
 
 def test_followed():

@@ -435,6 +435,7 @@ def test_another_machine():
         mount.off()
         redefine_launch(mount, lambda launch: [*launch, "-m", "32"])
         command_refused(errno.EINVAL, mount, "web1", "snapshots/one/revert", "1", ["definition", "force"])
+        command_refused(errno.EINVAL, mount, "web1", "power", "start one", ["definition", "force", "revert"])
         back(mount, "one", "force")
         went_back(mount, "one")
         is_now(mount, "running")

@@ -299,6 +299,47 @@ static void the_mount_point_is_never_opened(void **state)
     locate_free(here);
 }
 
+static void what_is_kept_out_is_never_opened(void **state)
+{
+    struct locate *here = NULL;
+    struct error err = {0};
+    assert_int_equal(mkdir(at("real/src/ours"), 0700), 0);
+    assert_int_equal(mkdir(at("real/src/ours/below"), 0700), 0);
+    assert_int_equal(mkdir(at("allowed/.vmsnapfs"), 0700), 0);
+    write_file(at("real/src/ours/state"), "mine");
+    write_file(at("real/src/ours/below/state"), "mine");
+    write_file(at("allowed/.vmsnapfs/1.json"), "somebody's");
+    write_file(at("allowed/.vmsnapfs/version"), "1");
+    assert_int_equal(mkdir(at("real/src/.vmsnapfs"), 0700), 0);
+    write_file(at("real/src/.vmsnapfs/disk"), "no store");
+    link_to("ours/below/state", at("real/src/to-state"));
+    link_to("ours/below", at("real/src/to-below"));
+    char *const allowed[] = {at("allowed")};
+    assert_int_equal(locate_new(at("real/src"), allowed, 1, IMAGE_FORMAT_UNKNOWN, &here, &err), 0);
+    assert_string_equal(content_of(here, NULL, at("real/src/to-state")), "mine");
+    assert_int_equal(locate_keep_out(here, at("link/src/ours"), &err), 0);
+    assert_int_equal(locate_keep_out(here, at("link/src/none"), &err), 0);
+    const char *const paths[] = {"real/src/ours/state",       "real/src/ours/below/state",
+                                 "link/src/ours/below/state", "real/src/to-state",
+                                 "real/src/to-below/state",   "real/src/sub/../ours/state",
+                                 "allowed/.vmsnapfs/1.json"};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        int fd = -1;
+        char *const named[] = {at("%s", paths[i]), NULL};
+        assert_int_equal(locate_open(here, NULL, named[0], &fd, &err), -EPERM);
+        assert_non_null(strstr(err.text, ".vmsnapfs"));
+        assert_int_equal(locate_open(here, named, named[0], &fd, &err), -EPERM);
+        assert_non_null(strstr(err.text, ".vmsnapfs"));
+    }
+    cleanup_close int directory = open(at("real/src/to-below"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cleanup_close int other = open(at("real/src/sub"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(locate_check_kept_out(here, directory, "x", &err), -EPERM);
+    assert_int_equal(locate_check_kept_out(here, other, "x", &err), 0);
+    assert_string_equal(content_of(here, NULL, at("real/src/base.qcow2")), "base");
+    assert_string_equal(content_of(here, NULL, at("real/src/.vmsnapfs/disk")), "no store");
+    locate_free(here);
+}
+
 static void the_root_directory_can_be_the_source(void **state)
 {
     struct locate *here = NULL;
@@ -480,6 +521,7 @@ int main(void)
         cmocka_unit_test(named_files_open_wherever_they_lie),
         cmocka_unit_test(names_that_are_too_long_are_refused),
         cmocka_unit_test(the_mount_point_is_never_opened),
+        cmocka_unit_test(what_is_kept_out_is_never_opened),
         cmocka_unit_test(the_root_directory_can_be_the_source),
         cmocka_unit_test(a_relative_source_works_and_a_missing_one_does_not),
         cmocka_unit_test(a_race_never_leads_out),
