@@ -10,7 +10,7 @@ import tempfile
 import time
 
 from checks import fails_with
-from mounted import run, wait_for
+from mounted import LOOK, run, wait_for
 
 FINISHED = ("done", "failed")
 LOCK_WORDS = ("lock", "in use")
@@ -82,16 +82,29 @@ def jobs(mount, domain):
     return {number: status for number, status in found.items() if not status.startswith(FINISHED)}
 
 
+class Quiet:
+    """Tells when nothing has been going on for a while: so many seconds, and so many looks, for which a slow machine needs
+    longer."""
+
+    def __init__(self, seconds=QUIET):
+        self.seconds = seconds
+        self.since, self.looks = time.monotonic(), 0
+
+    def look(self, is_busy):
+        if is_busy:
+            self.since, self.looks = time.monotonic(), 0
+        self.looks += 1
+        return self.looks > self.seconds / LOOK and time.monotonic() > self.since + self.seconds
+
+
 def wait_idle(mount, domain=None):
     """Until no work is left in the background, of a domain or of all."""
     names = [domain] if domain else [name for name in os.listdir(mount.mountpoint) if not name.startswith(".")]
-    quiet_since = time.monotonic()
+    quiet = Quiet()
 
     def is_quiet():
-        nonlocal quiet_since
-        if any(jobs(mount, name) for name in names):
-            quiet_since = time.monotonic()
-        return time.monotonic() > quiet_since + QUIET
+        mount.text(".vmsnapfs", "stats")  # the kernel answers the rest from its cache
+        return quiet.look(any(jobs(mount, name) for name in names))
 
     wait_for(is_quiet, f"the jobs of {names}: {[jobs(mount, name) for name in names]}")
 

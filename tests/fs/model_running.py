@@ -14,9 +14,9 @@ import make
 import model
 import model_steps
 from model_steps import Step, administer_quoted, pattern, written
+from mounted import HOPELESS
 
 OFF, RUNS, PAUSED = "off", "running", "paused"
-COPY_SECONDS = 60
 
 
 @dataclass
@@ -250,7 +250,7 @@ class RunningSteps(model_steps.Steps):
 
 def wait_for_copy(mount, domain):
     """Until it is ready; OSError where there is no copy any more, since its QEMU has ended."""
-    end = time.monotonic() + COPY_SECONDS
+    end = time.monotonic() + HOPELESS
     while True:
         statuses = administer.jobs(mount, domain).values()
         if any(status == "ready" for status in statuses):
@@ -263,13 +263,13 @@ def wait_for_copy(mount, domain):
 def rest(mount, names=None):
     """Until nothing goes on in the background, though something may wait: for images that a guest has open, for one."""
     names = names or mount.domains()
-    end, quiet_since = time.monotonic() + 120, time.monotonic()
+    end = time.monotonic() + HOPELESS
+    quiet, quiet_for_long = administer.Quiet(), administer.Quiet(1.2)
     while True:
         statuses = [status for name in names for status in administer.jobs(mount, name).values()]
-        now = time.monotonic()
-        if any(not status.startswith("waiting") for status in statuses):
-            quiet_since = now
-        if now > quiet_since + (1.2 if statuses else administer.QUIET):
+        is_busy = any(not status.startswith("waiting") for status in statuses)
+        is_quiet, is_quiet_for_long = quiet.look(is_busy), quiet_for_long.look(is_busy)
+        if is_quiet_for_long if statuses else is_quiet:
             return
-        assert now < end, f"work that never ends: {[(name, administer.jobs(mount, name)) for name in names]}"
+        assert time.monotonic() < end, f"work that never ends: {[(name, administer.jobs(mount, name)) for name in names]}"
         time.sleep(0.02)

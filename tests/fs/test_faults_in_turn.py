@@ -323,16 +323,15 @@ class Scene:
 def wait_until_stuck(mount):
     """Until nothing is done in the background any more, be it that all is done, or that it only waits."""
     end = time.monotonic() + HOPELESS
-    quiet_since = time.monotonic()
-    while time.monotonic() < quiet_since + administer.QUIET and time.monotonic() < end:
+    quiet, is_busy = administer.Quiet(), True
+    while not quiet.look(is_busy) and time.monotonic() < end:
         try:
             names = [name for name in os.listdir(mount.mountpoint) if not name.startswith(".")]
             states = [status for name in names for status in administer.jobs(mount, name).values()]
         except OSError:
             states = []
         # one that makes way for the request itself is tried again at once
-        if any(not status.startswith("waiting") or "comes first" in status for status in states):
-            quiet_since = time.monotonic()
+        is_busy = any(not status.startswith("waiting") or "comes first" in status for status in states)
         time.sleep(LOOK)
 
 

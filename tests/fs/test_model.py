@@ -133,15 +133,14 @@ class Sequence:
 
     def ends_itself(self):
         """Whether the daemon comes to its point, in the background, too; the answer may be no when all work is done."""
-        quiet_since = time.monotonic()
-        while time.monotonic() < quiet_since + administer.QUIET:
+        quiet, is_busy = administer.Quiet(), True
+        while not quiet.look(is_busy):
             if self.mount.process.poll() is not None:
                 return True
             try:
-                if any(administer.jobs(self.mount, name) for name in self.mount_names()):
-                    quiet_since = time.monotonic()
+                is_busy = any(administer.jobs(self.mount, name) for name in self.mount_names())
             except OSError:  # it has just gone
-                quiet_since = time.monotonic()
+                is_busy = True
             time.sleep(0.01)
         return False
 

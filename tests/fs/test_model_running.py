@@ -22,7 +22,7 @@ import model_check
 from checks import equal, need
 from model_running import OFF, PAUSED, RUNS, RunningSteps, first_world, rest
 from model_steps import copy_world
-from mounted import Mounted, children, process_name, run, wait_for
+from mounted import HOPELESS, Mounted, children, process_name, run, wait_for
 from running import is_ended
 from test_model import attempt, errno_name
 from test_power import BARE, QEMU, Monitor
@@ -30,7 +30,6 @@ from test_power import BARE, QEMU, Monitor
 SECONDS = float(os.environ.get("VMSNAPFS_TEST_SECONDS") or 20)
 HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
 ROUND_STEPS = 40
-STATE_SECONDS = 30
 SERIAL_BITS, POSITION_BITS = 48, 10  # of an inode number, as fs/node.h has them
 COMMON = ("made", "journaled", "published", "committing", "committed", "finishing")
 BACKGROUND = ("touched", "merged", "renamed", "dropped", "unlinked", "copied", "reclaimed", "held", "kept", "pivoted")
@@ -277,7 +276,7 @@ class Sequence:
             self.mount.kill_guest(step.domain)
         if way != "QEMU":
             self.mount.kill()
-        thread.join(150)
+        thread.join(HOPELESS)
         assert not thread.is_alive(), f"does not come to its end: {step}"
         self.kills += 1
         if way != "QEMU":
@@ -329,7 +328,7 @@ class Sequence:
         for name, domain in world.items():
             if name not in self.mount.domains():
                 raise AssertionError(f"there is no domain {name}")
-            end = time.monotonic() + STATE_SECONDS
+            end = time.monotonic() + HOPELESS
             time.sleep(0.3 if name == any_of else 0)
             while time.monotonic() < end:
                 found = POWER.get(self.power(name))

@@ -180,17 +180,8 @@ def wait_settled(mount):
             return not busy and not restarts and not journal_left(mount) and settled(mount)
         return False
 
-    quiet_since = [None]
-
-    def is_quiet():
-        now = time.monotonic()
-        if not is_settled():
-            quiet_since[0] = None
-            return False
-        quiet_since[0] = quiet_since[0] or now
-        return now > quiet_since[0] + administer.QUIET
-
-    wait_for(is_quiet, lambda: f"all to be settled: {administer.jobs(mount, 'web1')}, journal {journal_left(mount)}")
+    quiet = administer.Quiet()
+    wait_for(lambda: quiet.look(not is_settled()), lambda: f"all to be settled: {administer.jobs(mount, 'web1')}, journal {journal_left(mount)}")
 
 
 class Scene:
