@@ -13,7 +13,7 @@ import time
 import checks
 import domains
 from administer import command, command_refused
-from checks import equal, fails_with, need
+from checks import equal, need
 from mounted import Mounted, new_room, run, wait_for
 
 QEMU = "qemu-system-x86_64"
