@@ -166,10 +166,15 @@ def bottom_name(name):
 
 
 def administer_bytes(mount, target):
-    """What is on the disk that `source` names, though a QEMU may have it open."""
-    path, image_format = administer.source(mount, "web1", target)
+    """What is on the disk that `source` names, though a QEMU may have it open; one that merges lets nobody read."""
     raw = os.path.join(mount.room, "present.raw")
-    run("qemu-img", "convert", "-U", "-f", image_format, "-O", "raw", path, raw)
+
+    def words(_):
+        path, image_format = administer.source(mount, "web1", target)
+        return ["qemu-img", "convert", "-U", "-f", image_format, "-O", "raw", path, raw]
+
+    result = administer.run_unlocked([f"reading {target}"], words)
+    assert result.returncode == 0, result.stderr
     with open(raw, "rb") as file:
         return file.read()
 
