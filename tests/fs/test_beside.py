@@ -283,15 +283,16 @@ def test_takes_no_monitor():
     mount = Watched()
     with Guest(mount.qmp, disk=mount.disk), follower(mount) as second:
         wait_state(second, "running")
-        with mount:
-            take(mount, "a")
-            power(mount, "pause")
-            wait_state(mount, "paused")
-            equal(state(second), "running")
-            fails_with(errno.EROFS, command, second, "web1", "power", "resume")
-            shows(second, "a")
-            power(mount, "resume")
-            equal(frozen_bytes(second, "web1", "a")[:1], b"\1")
+        mount.mount()
+        take(mount, "a")
+        power(mount, "pause")
+        wait_state(mount, "paused")
+        equal(state(second), "running")
+        fails_with(errno.EROFS, command, second, "web1", "power", "resume")
+        shows(second, "a")
+        power(mount, "resume")
+        equal(frozen_bytes(second, "web1", "a")[:1], b"\1")
+        mount.unmount()
     with Launched() as mount:
         power(mount, "start")
         with follower(mount) as second:
