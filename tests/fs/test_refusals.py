@@ -243,7 +243,7 @@ def test_no_file_is_put_into_the_store():
 
 
 def test_no_disk_is_taken_from_the_store():
-    """An image that lies in the store is no disk: it would be written over; and one that stands on a frozen layer keeps it"""
+    """An image that lies in the store is no disk: it would be written over"""
     with Mounted(prepare=one_domain, expected=[r"other", r"\.vmsnapfs"]) as mount:
         inside = os.path.join(mount.source, ".vmsnapfs", "domains", "77.qcow2")
         shutil.copy(os.path.join(mount.source, "web1.qcow2"), inside)
