@@ -27,8 +27,9 @@ F_OFD_GETLK, F_OFD_SETLK = 36, 37
 READ_BYTE, CHANGE_BYTE = 300, 301
 
 
-def follower(mount, **options):
-    return Mounted(source=mount.source, options="ro", **options)
+def follower(mount, expected=(r"was deleted",), **options):
+    """Who opens by a name that the other mount has just deleted is told so, also in the log."""
+    return Mounted(source=mount.source, options="ro", expected=expected, **options)
 
 
 def fill(mount, value):

@@ -186,11 +186,21 @@ def reap_all_but(mount, daemon):
     return mount.daemons() == {daemon}
 
 
+def is_stopped(pid):
+    """All threads of it."""
+    states = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii") as file:
+            states.append(file.read().rsplit(")", 1)[1].split()[0])
+    return set(states) == {"T"}
+
+
 def test_a_daemon_that_hangs_is_not_waited_for():
     """Where it does not answer, nothing is mounted on top, and the command says so instead of hanging; later all is well"""
     with Background() as mount:
         (daemon,) = mount.daemons()
         os.kill(daemon, signal.SIGSTOP)
+        wait_for(lambda: is_stopped(daemon), "the daemon to stand still")
         try:
             for options in ([], ["-o", "ro"]):
                 result = subprocess.run([PROGRAM, *options, mount.source, mount.mountpoint], capture_output=True, text=True)
