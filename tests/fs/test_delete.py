@@ -226,6 +226,7 @@ def test_waits_for_a_reader():
     """What must be merged waits while somebody reads through it, jobs/ says so, and it goes on when he closes"""
     with Tree("external") as it:
         mount = it.mount
+        administer.wait_idle(mount)  # what the reverts have left goes
         names = administer.names_beside(mount)
         with open(mount.frozen("web1", "c"), "rb") as file:
             it.delete("b", "1")
