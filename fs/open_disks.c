@@ -216,15 +216,23 @@ static int open_once(const struct open_disks *disks, const struct place *place, 
 static int open_now(const struct open_disks *disks, const struct place *place, struct slot *slot,
                     struct frozen_disk **disk, struct error *err)
 {
+    const struct open_disks_calls *calls = &disks->calls;
+    bool may_look = calls->look_anew;
     for (unsigned tries = 0; tries < OPEN_TRIES; tries++) {
         struct frozen_disk *opened = NULL;
         bool was_right;
         int result = open_once(disks, place, slot, &opened, &was_right, err);
-        if (was_right) {
+        if (was_right && (result != -EIO || !may_look)) {
             *disk = opened;
             return result;
         }
         frozen_disk_free(opened);
+        if (was_right) {
+            domain_unref(slot->domain);
+            slot->domain = NULL;
+            calls->look_anew(calls->opaque);
+            may_look = false;
+        }
     }
     return error_set(err, EBUSY, "another mount changes the domain all the time");
 }

@@ -41,12 +41,17 @@ typedef int (*open_disks_make_way)(void *opaque, const struct place *place, stru
 /* Called after it was opened, or could not be: was `now` right all the time? Else it is done again. */
 typedef bool (*open_disks_was_right)(void *opaque, const struct place *now);
 
+/* Called once where it could not be opened, before it is tried again: has everything looked at anew, since
+ * what was seen of files and what another mount says of them may not be of the same moment. */
+typedef void (*open_disks_look_anew)(void *opaque);
+
 /* Called when the last use of a disk has ended. Must not wait. */
 typedef void (*open_disks_closed)(void *opaque);
 
 struct open_disks_calls { /* each may be NULL */
     open_disks_make_way make_way;
     open_disks_was_right was_right;
+    open_disks_look_anew look_anew;
     open_disks_closed closed;
     void *opaque;
 };

@@ -23,6 +23,7 @@
 
 #include "abort_guard.h"
 #include "base/log.h"
+#include "catalog/catalog_hold.h"
 #include "event_requests.h"
 #include "mountpoint.h"
 #include "passthrough.h"
@@ -125,6 +126,12 @@ static bool was_right(void *opaque, const struct place *now)
 {
     const struct session *session = opaque;
     return catalog_service_is_current(session->service.catalog, now->domain->serial);
+}
+
+static void look_anew(void *opaque)
+{
+    const struct session *session = opaque;
+    catalog_look(session->service.catalog);
 }
 
 static void disk_was_closed(void *opaque)
@@ -264,6 +271,7 @@ static int make_service(struct session *session, struct error *err)
     };
     const struct open_disks_calls calls = {.make_way = make_way,
                                            .was_right = service->env.locks ? was_right : NULL,
+                                           .look_anew = service->env.locks ? look_anew : NULL,
                                            .closed = disk_was_closed,
                                            .opaque = session};
     service->disks = open_disks_new(&service->env, &calls);

@@ -206,14 +206,32 @@ static bool has_layer(const struct state_domain *state, const char *path, unsign
     return false;
 }
 
+static bool has_path(char *const *paths, const char *path)
+{
+    for (; paths && *paths; paths++)
+        if (strcmp(*paths, path) == 0)
+            return true;
+    return false;
+}
+
+/* Is the file the domain's own? Else it may well be a domain of its own, on which this one stands, like a
+ * gold image. */
+static bool is_own_file(const struct state_domain *state, const char *path)
+{
+    for (size_t i = 0; i < state->disk_count; i++)
+        if (state->disks[i].original && strcmp(state->disks[i].original, path) == 0)
+            return true;
+    return has_path(state->files, path) || has_path(state->made, path) || has_path(state->reused, path);
+}
+
 static void refuse_layer(const char *source, struct draft *draft, struct draft_disk *disk,
                          const struct state_domain *state)
 {
     bool is_own = draft->state && draft->state->serial == state->serial;
     const struct state_disk *known = administered_disk(draft, disk);
-    const char *path = disk->chain.images[0]->path;
-    if (!state->is_administered ||
-        !has_layer(state, path_in_store(source, path), is_own && known ? known->position : NO_POSITION))
+    const char *path = disk->chain.images[0]->path, *stored = path_in_store(source, path);
+    if (!state->is_administered || !is_own_file(state, stored) ||
+        !has_layer(state, stored, is_own && known ? known->position : NO_POSITION))
         return;
     draft_problem(draft,
                   "%s, which disk %s begins with, is a layer of another disk, of %s, and is left alone", path,
