@@ -191,8 +191,8 @@ static void document_types_and_entities_are_refused(void **state)
 {
     static const char *const texts[] = {
         "<!DOCTYPE a SYSTEM 'file:///etc/passwd'><domainsnapshot/>",
-        "<!DOCTYPE a [<!ENTITY b SYSTEM "
-        "'file:///etc/passwd'>]><domainsnapshot><name>&b;</name></domainsnapshot>",
+        ("<!DOCTYPE a [<!ENTITY b SYSTEM "
+         "'file:///etc/passwd'>]><domainsnapshot><name>&b;</name></domainsnapshot>"),
         "<!DOCTYPE a [<!ENTITY % b SYSTEM 'http://127.0.0.1/'> %b;]><domainsnapshot/>",
         "<!DOCTYPE a [<!ENTITY b 'bbbb'><!ENTITY c '&b;&b;&b;'>]><domainsnapshot>&c;</domainsnapshot>",
         "<?xml version='1.0'?><!DOCTYPE a><domainsnapshot/>",
