@@ -266,6 +266,7 @@ def test_readers_beside_a_guest():
         mount.start()
 
         def fill_(value):
+            mount.rest()
             monitor = Monitor(mount.monitor())
             for target in ("vda", "vdb"):
                 said = monitor.command(
