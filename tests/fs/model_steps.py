@@ -232,7 +232,7 @@ class Steps:
 
     def clone(self, mount, world, domain):
         snapshot = self.snapshot(domain)
-        if not snapshot or sum(each.is_clone for each in world.values()) >= 2:
+        if not snapshot or not snapshot.contents or sum(each.is_clone for each in world.values()) >= 2:
             return None
         full = self.random.random() < 0.4
         taken = self.random.random() < 0.1
