@@ -73,11 +73,14 @@ int administration_start(struct administration *administration, struct catalog_s
     leftovers_remove(administration);
     tidy_touched(administration);
     resume_all(administration);
-    guard_drop_all(administration);
     int r = thaws_start(administration->thaws, err);
     if (r == 0)
         r = reclaimer_start(administration, &administration->reclaimer, err);
-    return r < 0 ? r : mirrors_start(administration, &administration->mirrors, err);
+    if (r == 0)
+        r = mirrors_start(administration, &administration->mirrors, err);
+    if (r == 0)
+        guard_drop_all(administration); /* by requests, which want all threads */
+    return r;
 }
 
 void administration_stop(struct administration *administration)

@@ -114,7 +114,8 @@ static void become_read_only(struct store *store)
     if (store->lock >= 0)
         close(store->lock);
     store->lock = -1;
-    store->read_only = true;
+    if (!store->read_only) /* one that is opened again was, and any thread may be asking */
+        store->read_only = true;
 }
 
 /* Leaves the store as if it were not there. */
