@@ -71,14 +71,6 @@ struct scan_image *image_index_find(const struct image_index *index, const char 
 
 /* ---- Whose layers ---- */
 
-static bool is_a_source(const struct state_domain *state, const char *path)
-{
-    for (char **file = state->files; file && *file; file++)
-        if (strcmp(*file, path) == 0)
-            return true;
-    return false;
-}
-
 struct marking {
     const struct kinship *kinship;
     const struct image_index *index;
@@ -92,7 +84,7 @@ static void mark(const struct marking *marking, const char *path)
     if (!image)
         return;
     kin_of(marking->kinship, image)->is_known = true;
-    if (!is_a_source(marking->state, path))
+    if (!state_paths_have(marking->state->files, path))
         kin_of(marking->kinship, image)->is_layer = true;
 }
 
@@ -206,14 +198,6 @@ static bool has_layer(const struct state_domain *state, const char *path, unsign
     return false;
 }
 
-static bool has_path(char *const *paths, const char *path)
-{
-    for (; paths && *paths; paths++)
-        if (strcmp(*paths, path) == 0)
-            return true;
-    return false;
-}
-
 /* Is the file the domain's own? Else it may well be a domain of its own, on which this one stands, like a
  * gold image. */
 static bool is_own_file(const struct state_domain *state, const char *path)
@@ -221,7 +205,8 @@ static bool is_own_file(const struct state_domain *state, const char *path)
     for (size_t i = 0; i < state->disk_count; i++)
         if (state->disks[i].original && strcmp(state->disks[i].original, path) == 0)
             return true;
-    return has_path(state->files, path) || has_path(state->made, path) || has_path(state->reused, path);
+    return state_paths_have(state->files, path) || state_paths_have(state->made, path) ||
+           state_paths_have(state->reused, path);
 }
 
 static void refuse_layer(const char *source, struct draft *draft, struct draft_disk *disk,

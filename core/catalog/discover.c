@@ -251,14 +251,6 @@ static char *implicit_name(const struct search *search, const struct scan_image 
     return name;
 }
 
-static bool state_has_file(const struct state_domain *state, const char *file)
-{
-    for (char **known = state->files; known && *known; known++)
-        if (strcmp(*known, file) == 0)
-            return true;
-    return false;
-}
-
 /* As far as it tells: had the domain a definition when it was last seen? */
 static bool was_defined(const struct state_domain *state)
 {
@@ -283,7 +275,7 @@ static bool is_kept(const struct search *search, const struct state_domain *stat
 static bool is_known_file(const struct search *search, const char *file)
 {
     for (size_t i = 0; i < search->state_count; i++)
-        if (!search->claimed[i] && state_has_file(search->states[i], file))
+        if (!search->claimed[i] && state_paths_have(search->states[i]->files, file))
             return true;
     return false;
 }
@@ -363,7 +355,8 @@ static void match_states(struct search *search, struct draft *draft, int round)
         else if (draft->definition)
             same = state->is_administered && (!uuid || !state->uuid) && names_files(search, draft, state);
         else
-            same = state_has_file(state, path_in_store(search->scan->source, draft->disks[0].source));
+            same =
+                state_paths_have(state->files, path_in_store(search->scan->source, draft->disks[0].source));
         if (same)
             claim(search, draft, i);
     }
@@ -388,7 +381,7 @@ static bool is_of_unread(const struct search *search, const struct scan_image *i
     for (size_t i = 0; i < search->scan->definition_count; i++)
         any |= search->scan->definitions[i].unread && !search->scan->definitions[i].is_good;
     for (size_t i = 0; any && i < search->state_count; i++)
-        if (state_has_file(search->states[i], image->name) && is_kept(search, search->states[i]))
+        if (state_paths_have(search->states[i]->files, image->name) && is_kept(search, search->states[i]))
             return true;
     return false;
 }
@@ -407,7 +400,7 @@ static bool is_left_alone(const struct search *search, size_t state)
 static bool is_held_back(const struct search *search, const struct scan_image *image)
 {
     for (size_t i = 0; i < search->state_count; i++)
-        if (is_left_alone(search, i) && state_has_file(search->states[i], image->name))
+        if (is_left_alone(search, i) && state_paths_have(search->states[i]->files, image->name))
             return true;
     return false;
 }
@@ -418,7 +411,7 @@ static void note_held_back(struct search *search)
         for (size_t j = 0; j < search->state_count; j++) {
             const struct scan_image *image = search->scan->images[i];
             if (is_left_alone(search, j) && image->name && image == image->first &&
-                state_has_file(search->states[j], image->name))
+                state_paths_have(search->states[j]->files, image->name))
                 notices_add(
                     search->notices, LOG_LEVEL_WARNING,
                     "%s is shown in no domain: it is of %s, whose definition is not there or can't be used",
