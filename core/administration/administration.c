@@ -50,6 +50,10 @@ int administration_new(const struct administration_options *options, struct admi
     if (r == 0 && !read_only)
         r = thaws_new(made, &made->thaws, err);
     if (r == 0 && !read_only)
+        r = reclaimer_new(made, &made->reclaimer, err);
+    if (r == 0 && !read_only)
+        r = mirrors_new(made, &made->mirrors, err);
+    if (r == 0 && !read_only)
         undo_settle(made);
     if (r < 0) {
         administration_free(made);
@@ -75,9 +79,9 @@ int administration_start(struct administration *administration, struct catalog_s
     resume_all(administration);
     int r = thaws_start(administration->thaws, err);
     if (r == 0)
-        r = reclaimer_start(administration, &administration->reclaimer, err);
+        r = reclaimer_start(administration->reclaimer, err);
     if (r == 0)
-        r = mirrors_start(administration, &administration->mirrors, err);
+        r = mirrors_start(administration->mirrors, err);
     if (r == 0)
         guard_drop_all(administration); /* by requests, which want all threads */
     return r;

@@ -33,7 +33,7 @@ struct mirrors {
     pthread_t thread;
     pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
     pthread_cond_t changed;
-    bool is_woken, is_stopping;
+    bool is_started, is_woken, is_stopping;
     struct entry *entries; /* protected by the administration's lock, as the works in them */
 };
 
@@ -322,7 +322,7 @@ static void *thread_run(void *opaque)
     return NULL;
 }
 
-int mirrors_start(struct administration *administration, struct mirrors **mirrors, struct error *err)
+int mirrors_new(struct administration *administration, struct mirrors **mirrors, struct error *err)
 {
     struct mirrors *made = calloc(1, sizeof *made);
     if (!made)
@@ -330,26 +330,29 @@ int mirrors_start(struct administration *administration, struct mirrors **mirror
     made->administration = administration;
     pthread_mutex_init(&made->lock, NULL);
     monotonic_cond_init(&made->changed);
-    int code = pthread_create(&made->thread, NULL, thread_run, made);
-    if (code) {
-        pthread_cond_destroy(&made->changed);
-        pthread_mutex_destroy(&made->lock);
-        free(made);
-        return error_set(err, code, "starting a thread: %s", strerror(code));
-    }
     *mirrors = made;
+    return 0;
+}
+
+int mirrors_start(struct mirrors *mirrors, struct error *err)
+{
+    int code = pthread_create(&mirrors->thread, NULL, thread_run, mirrors);
+    if (code)
+        return error_set(err, code, "starting a thread: %s", strerror(code));
+    mirrors->is_started = true;
     return 0;
 }
 
 void mirrors_stop(struct mirrors *mirrors)
 {
-    if (!mirrors || mirrors->is_stopping)
+    if (!mirrors || !mirrors->is_started)
         return;
     pthread_mutex_lock(&mirrors->lock);
     mirrors->is_stopping = true;
     pthread_cond_broadcast(&mirrors->changed);
     pthread_mutex_unlock(&mirrors->lock);
     pthread_join(mirrors->thread, NULL);
+    mirrors->is_started = false;
 }
 
 void mirrors_free(struct mirrors *mirrors)

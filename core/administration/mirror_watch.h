@@ -3,13 +3,16 @@
  * Looking after the copies that QEMUs keep in step: how far they are, as jobs, and when one has to be settled
  * (mirror.h), which is done here then. The catalog tells which there are.
  *
- * One thread. Any thread may call these; NULL for what was never started is fine.
+ * One thread. Any thread may call these; NULL for what was never made is fine.
  */
 #pragma once
 
 #include "administration/inside.h"
 
-int mirrors_start(struct administration *administration, struct mirrors **mirrors, struct error *err);
+int mirrors_new(struct administration *administration, struct mirrors **mirrors, struct error *err);
+
+/* Once the catalog can be had. `administration` names them by then: their thread uses all of it. */
+int mirrors_start(struct mirrors *mirrors, struct error *err);
 
 /* Ends the thread; the copies go on. The other calls may still be made. */
 void mirrors_stop(struct mirrors *mirrors);

@@ -40,7 +40,7 @@ struct reclaimer {
     pthread_t thread;
     pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
     pthread_cond_t changed;
-    bool is_woken, is_stopping;
+    bool is_started, is_woken, is_stopping;
     bool is_eased;         /* what a step had to wait for may be over */
     bool has_step;         /* one runs, or waits */
     struct entry *running; /* NULL: nothing */
@@ -430,7 +430,7 @@ static void *thread_run(void *opaque)
 
 /* ---- From outside ---- */
 
-int reclaimer_start(struct administration *administration, struct reclaimer **reclaimer, struct error *err)
+int reclaimer_new(struct administration *administration, struct reclaimer **reclaimer, struct error *err)
 {
     struct reclaimer *made = calloc(1, sizeof *made);
     if (!made)
@@ -439,20 +439,22 @@ int reclaimer_start(struct administration *administration, struct reclaimer **re
     made->is_woken = true; /* what a predecessor did not finish */
     pthread_mutex_init(&made->lock, NULL);
     monotonic_cond_init(&made->changed);
-    int code = pthread_create(&made->thread, NULL, thread_run, made);
-    if (code) {
-        pthread_cond_destroy(&made->changed);
-        pthread_mutex_destroy(&made->lock);
-        free(made);
-        return error_set(err, code, "starting a thread: %s", strerror(code));
-    }
     *reclaimer = made;
+    return 0;
+}
+
+int reclaimer_start(struct reclaimer *reclaimer, struct error *err)
+{
+    int code = pthread_create(&reclaimer->thread, NULL, thread_run, reclaimer);
+    if (code)
+        return error_set(err, code, "starting a thread: %s", strerror(code));
+    reclaimer->is_started = true;
     return 0;
 }
 
 void reclaimer_stop(struct reclaimer *reclaimer)
 {
-    if (!reclaimer || reclaimer->is_stopping)
+    if (!reclaimer || !reclaimer->is_started)
         return;
     pthread_mutex_lock(&reclaimer->lock);
     reclaimer->is_stopping = true;
@@ -461,6 +463,7 @@ void reclaimer_stop(struct reclaimer *reclaimer)
     pthread_cond_broadcast(&reclaimer->changed);
     pthread_mutex_unlock(&reclaimer->lock);
     pthread_join(reclaimer->thread, NULL);
+    reclaimer->is_started = false;
 }
 
 void reclaimer_free(struct reclaimer *reclaimer)

@@ -4,13 +4,16 @@
  * that runs is stopped where a request for one of its domains, or a reader of one of its layers, comes, and
  * what must wait (for room, for somebody who has a file open) is tried again later and holds up nothing else.
  *
- * One thread. Any thread may call these; NULL for a reclaimer that was never started is fine.
+ * One thread. Any thread may call these; NULL for a reclaimer that was never made is fine.
  */
 #pragma once
 
 #include "administration/inside.h"
 
-int reclaimer_start(struct administration *administration, struct reclaimer **reclaimer, struct error *err);
+int reclaimer_new(struct administration *administration, struct reclaimer **reclaimer, struct error *err);
+
+/* Once the catalog can be had. `administration` names the reclaimer by then: its thread uses all of it. */
+int reclaimer_start(struct reclaimer *reclaimer, struct error *err);
 
 /* Stops what runs, which is gone on with by the next mount. The other calls may still be made. */
 void reclaimer_stop(struct reclaimer *reclaimer);

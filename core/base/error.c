@@ -6,6 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Names, commands and what QEMU says may hold anything. */
+static void to_one_line(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = ' ';
+}
+
 int error_set(struct error *err, int code, const char *format, ...)
 {
     if (!err)
@@ -16,6 +24,7 @@ int error_set(struct error *err, int code, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    to_one_line(text);
     memcpy(err->text, text, sizeof text);
     err->code = code;
     return -code;
@@ -56,6 +65,7 @@ int error_prefix(struct error *err, const char *format, ...)
     va_end(args);
     if (length < 0)
         return -err->code;
+    to_one_line(prefix);
     size_t used = strlen(prefix);
     memcpy(prefix + used, ": ", 3);
     used += 2;

@@ -18,7 +18,9 @@ struct error {
     char text[ERROR_TEXT_MAX];
 };
 
-/* Sets `err` (may be NULL) and returns -code, so that `return error_set(err, EINVAL, "...")` is one line. */
+/* Sets `err` (may be NULL) and returns -code, so that `return error_set(err, EINVAL, "...")` is one line.
+ * The text is one line too, as it stands in logs: where an argument holds a control character, a space does.
+ */
 int error_set(struct error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /*

@@ -72,6 +72,15 @@ static void an_error_may_quote_itself(void **state)
     assert_string_equal(err.text, "outer (inner)");
 }
 
+static void an_error_is_one_line(void **state)
+{
+    struct error err = {0};
+    error_set(&err, EINVAL, "\"%s\" is not known", "a\nb\x7f\tc");
+    assert_string_equal(err.text, "\"a b  c\" is not known");
+    error_prefix(&err, "%s", "disk\rvda");
+    assert_string_equal(err.text, "disk vda: \"a b  c\" is not known");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -80,6 +89,7 @@ int main(void)
         cmocka_unit_test(a_time_without_a_year_is_told_in_seconds),
         cmocka_unit_test(a_prefix_keeps_the_end_in_bounds),
         cmocka_unit_test(an_error_may_quote_itself),
+        cmocka_unit_test(an_error_is_one_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
