@@ -23,7 +23,7 @@
 #include "catalog/catalog_hold.h"
 #include "catalog/discover.h"
 #include "format/definition_write.h"
-#include "hypervisor/block_overlay.h"
+#include "image/new_file.h"
 #include "operation/tree_change.h"
 
 struct cloning {
@@ -289,7 +289,7 @@ static int make(struct cloning *cloning, struct error *err)
     cloning->is_expected = true;
     r = overlays_publish(&cloning->overlays, err);
     if (r == 0)
-        r = block_overlay_publish(cloning->directory, cloning->temporary, cloning->definition, err);
+        r = new_file_publish(cloning->directory, cloning->temporary, cloning->definition, err);
     if (r < 0)
         return r;
     cloning->is_published = true;

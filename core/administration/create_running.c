@@ -79,7 +79,7 @@ static void close_overlays(const struct creation *creation, size_t opened)
     for (size_t i = 0; i < opened; i++) {
         struct names names;
         name_nodes(creation, &creation->overlays.list[i], &names);
-        block_overlay_close(&creation->running.engine, names.node, names.file, NULL);
+        block_overlay_close(&creation->running.engine, names.node, NULL);
     }
 }
 
@@ -278,7 +278,6 @@ int creation_make_running(struct creation *creation, struct error *err)
 {
     struct change *change = &creation->change;
     size_t opened = 0;
-    creation->overlays.engine = &creation->running.engine;
     int r = overlays_make(&creation->overlays, err);
     if (r == 0)
         r = creation_make_mirrors(creation, err);

@@ -4,7 +4,7 @@
 
 #include "administration/change.h"
 #include "catalog/image_info.h"
-#include "hypervisor/overlay_name.h"
+#include "image/overlay_name.h"
 #include "image/qcow2_snapshot_table.h"
 
 /* QEMU's answers come in milliseconds; a disk that is being woken takes seconds. */

@@ -21,6 +21,7 @@ struct internals {
     struct stopped_image *nodes;
     struct stopped_images *images; /* open: nobody else can write to them */
     bool is_touched;               /* something may have been done in the images */
+    bool is_ending;                /* and it is in the files; their daemon was told to end */
 };
 
 /* Adds the active image of a disk. Errors: as image_open and image_read_info. */

@@ -7,7 +7,7 @@
 
 #include "administration/change.h"
 #include "administration/undo.h"
-#include "hypervisor/overlay_name.h"
+#include "image/overlay_name.h"
 #include "io/compression_pipe.h"
 
 struct memory_file {

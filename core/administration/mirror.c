@@ -19,8 +19,8 @@
 #include "hypervisor/block_mirror.h"
 #include "hypervisor/image_locks.h"
 #include "hypervisor/mirror_target.h"
-#include "hypervisor/overlay_file.h"
 #include "image/locate.h"
+#include "image/overlay_file.h"
 
 void mirror_name(uint64_t operation, unsigned disk, struct mirror_names *names)
 {

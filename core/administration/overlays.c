@@ -103,7 +103,6 @@ int overlays_add(struct overlays *overlays, struct change *change, const struct 
     overlay->internal = place->internal;
     size_t index = overlays->first + overlays->count;
     temporary_name(change->administration, change->operation, index, overlay->temporary);
-    temporary_job(change->operation, index, overlay->job);
     int r = fill(overlays, change, overlay, place, err);
     overlays->count++; /* also where it failed: something is open */
     return r;
@@ -125,11 +124,11 @@ static int reserve(struct overlay_file *file, struct error *err)
     return 0;
 }
 
-/* Overlays come first in the list of files, all made by one daemon; then the copies. */
+/* Overlays come first in the list of files; then the copies. */
 static int make_files(struct overlays *overlays, struct error *err)
 {
     size_t whole = overlays->file_count - overlays->copy_count;
-    int r = whole ? overlay_files_make(overlays->files, whole, overlays->engine, IMAGE_TIMEOUT_MS, err) : 0;
+    int r = whole ? overlay_files_make(overlays->files, whole, err) : 0;
     overlays->is_made = r == 0;
     for (size_t i = whole; r == 0 && i < overlays->file_count; i++)
         r = reserve(&overlays->files[i], err);
@@ -140,9 +139,7 @@ static void add_file(struct overlays *overlays, const struct overlay *overlay, u
 {
     overlays->files[overlays->file_count++] = (struct overlay_file){
         .directory = overlay->directory,
-        .directory_path = overlay->directory_path,
         .temporary_name = overlay->temporary,
-        .job = overlay->job,
         .final_name = overlay->final,
         .below = overlay->below_fd,
         .backing_name = overlay->blank ? NULL : overlay->below->path,

@@ -9,8 +9,8 @@
 #include "administration/change.h"
 #include "administration/temporary.h"
 #include "administration/undo.h"
-#include "hypervisor/overlay_file.h"
-#include "hypervisor/overlay_name.h"
+#include "image/overlay_file.h"
+#include "image/overlay_name.h"
 
 struct overlay {
     const struct layer *below;
@@ -24,12 +24,10 @@ struct overlay {
     const struct internal_snapshot *internal; /* what is copied: this one in `below`; NULL: the whole layer */
     enum image_format blank;                  /* no overlay: an empty image of this format; UNKNOWN: not so */
     uint64_t size;                            /* virtual, bytes; 0: as `below` */
-    char temporary[OVERLAY_NAME_SIZE], job[TEMPORARY_JOB_SIZE];
-    char final[OVERLAY_NAME_SIZE];
+    char temporary[OVERLAY_NAME_SIZE], final[OVERLAY_NAME_SIZE];
 };
 
 struct overlays {
-    const struct block_engine *engine; /* the QEMU that will use them; NULL: none does now; borrowed */
     struct overlay *list;
     struct overlay_file *files;           /* of those that are made */
     size_t count, file_count, copy_count; /* copies are the last of the files */

@@ -15,11 +15,6 @@ void temporary_name(const struct administration *administration, uint64_t operat
              store_identity(administration->options.store), operation, index);
 }
 
-void temporary_job(uint64_t operation, size_t index, char job[TEMPORARY_JOB_SIZE])
-{
-    snprintf(job, TEMPORARY_JOB_SIZE, "vmsnapfs-%" PRIu64 "-%zu", operation, index);
-}
-
 void temporary_memory_name(const struct administration *administration, uint64_t operation,
                            char name[OVERLAY_NAME_SIZE])
 {

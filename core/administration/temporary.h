@@ -16,7 +16,7 @@
 #pragma once
 
 #include "administration/inside.h"
-#include "hypervisor/overlay_name.h"
+#include "image/overlay_name.h"
 
 /* The INDEX of what is not one of a change's new files, which are counted from 0. */
 #define TEMPORARY_OVERLAYS 100000 /* of disks that are not persistent; and the disk's position */
@@ -26,10 +26,6 @@ void temporary_name(const struct administration *administration, uint64_t operat
                     char name[OVERLAY_NAME_SIZE]);
 void temporary_memory_name(const struct administration *administration, uint64_t operation,
                            char name[OVERLAY_NAME_SIZE]);
-
-/* An id for the job of a QEMU or storage daemon that makes that file, which knows of this store's alone. */
-#define TEMPORARY_JOB_SIZE 32
-void temporary_job(uint64_t operation, size_t index, char job[TEMPORARY_JOB_SIZE]);
 
 /* Is the name of the first kind, and made by this mount or one before it? `*operation` tells by which. */
 bool temporary_is_ours(const struct administration *administration, const char *name, uint64_t *operation);

@@ -14,7 +14,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
-#include "hypervisor/overlay_file.h"
+#include "image/overlay_file.h"
 
 int transient_plan(struct transient *transient, const struct change *change, const struct layer *below,
                    unsigned index, struct error *err)
@@ -23,7 +23,6 @@ int transient_plan(struct transient *transient, const struct change *change, con
     const char *slash = strrchr(below->path, '/');
     temporary_name(change->administration, change->operation, TEMPORARY_OVERLAYS + (size_t)index, name);
     *transient = (struct transient){.below = below};
-    temporary_job(change->operation, TEMPORARY_OVERLAYS + (size_t)index, transient->job);
     if (asprintf(&transient->path, "%.*s/%s", (int)(slash - below->path), below->path, name) < 0)
         return transient->path = NULL, error_set(err, ENOMEM, "out of memory");
     return 0;
@@ -67,7 +66,6 @@ static int fill(const struct transient *transient, const struct change *change, 
     if (r < 0)
         return r;
     file->temporary_name = file->final_name = slash + 1;
-    file->job = transient->job;
     file->backing_name = below->path;
     file->backing_format = image_format_name(below->format);
     file->size_bytes = size;
@@ -82,7 +80,7 @@ int transients_make(struct transient *list, size_t count, const struct change *c
     for (; r == 0 && filled < count; filled++)
         r = fill(&list[filled], change, &files[filled], err);
     if (r == 0 && count)
-        r = overlay_files_make(files, count, NULL, IMAGE_TIMEOUT_MS, err);
+        r = overlay_files_make(files, count, err);
     for (size_t i = 0; i < count; i++)
         list[i].is_made = r == 0;
     for (size_t i = 0; i < filled; i++) {

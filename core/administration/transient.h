@@ -12,7 +12,6 @@
 
 struct transient {
     char *path; /* of the overlay, temporary */
-    char job[TEMPORARY_JOB_SIZE];
     const struct layer *below;
     bool is_made;
 };

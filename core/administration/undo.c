@@ -21,7 +21,7 @@
 #include "base/crash_point.h"
 #include "base/log.h"
 #include "catalog/catalog_hold.h"
-#include "hypervisor/overlay_file.h"
+#include "image/overlay_file.h"
 
 /* ---- The list ---- */
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * See sandbox.h. Everything that can fail with a text, or that allocates, is done in the caller's thread; the
- * child, which is the fork of a process with many threads, makes system calls and nothing else.
+ * child makes system calls and nothing else. Until it executes the program it has our memory (vfork(2)): a
+ * fork would have to copy the page tables of a large process, and make each of its threads fault for what it
+ * writes to next. So the child may write to its plan and its stack, and calls nothing that the C library
+ * carries out in all threads, as setuid(3).
  *
  * A child dies with its parent twice over: PDEATHSIG kills it, and the connections that it serves end.
  * PDEATHSIG is sent when the *thread* that forked ends, and a thread of the daemon may end at any time; so
- * one thread, which never ends, forks for all.
+ * one thread, which never ends, forks for all. It also reaps those that nobody waits for.
  */
 #include "helper/sandbox.h"
 
@@ -26,6 +29,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/monotonic.h"
 #include "base/stats.h"
 #include "helper/confinement.h"
 #include "helper/program.h"
@@ -35,16 +39,18 @@
 #define KILL_WAIT_MS    5000
 #define OOM_SCORE       "500" /* taken before any process of the same size that does not ask for it */
 #define LEFT_MAX        64
+#define REAP_FIRST_MS   2
+#define REAP_MAX_MS     1000
 
-/* What the child needs, all made before the fork. */
+/* What the child needs, all made before it is there. */
 struct plan {
     const char *program; /* absolute */
     const char *const *argv;
     char **environment;
     char *listen_pid; /* where its digits belong in `environment`; NULL: not told */
-    int *fds;         /* for 0, 1, 2 and SANDBOX_FIRST_FD on; overwritten in the child */
+    int *fds;         /* for 0, 1, 2 and SANDBOX_FIRST_FD on; overwritten by the child */
     size_t fd_count;
-    int report_fd; /* where a child that fails says so; close-on-exec */
+    int report_fd; /* where a child that fails says so; close-on-exec; overwritten by the child */
     bool take_stdout;
     size_t memory_bytes; /* 0: any */
     const struct confinement *confinement;
@@ -153,7 +159,7 @@ static void __attribute__((noreturn)) child_run(struct plan *plan)
     child_fail(plan, "executing it", errno);
 }
 
-/* ---- the thread that forks ---- */
+/* ---- the thread that forks, and reaps ---- */
 
 struct job {
     struct plan *plan;
@@ -165,21 +171,47 @@ struct job {
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    pid_t owner;       /* the process in which the thread runs; protected by lock, as is what follows */
-    struct job *first; /* not begun yet */
+    pid_t owner;          /* the process in which the thread runs; protected by lock, as is what follows */
+    struct job *first;    /* not begun yet */
+    pid_t left[LEFT_MAX]; /* killed, and not reaped: one that waits for storage that is gone may take long */
+    size_t left_count;
 } starter = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void starter_reap_locked(void)
+{
+    for (size_t i = starter.left_count; i-- > 0;)
+        if (waitpid(starter.left[i], NULL, WNOHANG) != 0)
+            starter.left[i] = starter.left[--starter.left_count];
+}
+
+/* Returns when there is one to start. */
+static void starter_wait_locked(void)
+{
+    unsigned pause_ms = REAP_FIRST_MS;
+    while (!starter.first) {
+        if (starter.left_count == 0) {
+            pause_ms = REAP_FIRST_MS;
+            pthread_cond_wait(&starter.changed, &starter.lock);
+            continue;
+        }
+        const struct timespec until = monotonic_in(pause_ms);
+        pthread_cond_timedwait(&starter.changed, &starter.lock, &until);
+        starter_reap_locked();
+        if (pause_ms < REAP_MAX_MS)
+            pause_ms *= 2;
+    }
+}
 
 static void *starter_run(void *opaque)
 {
     pthread_mutex_lock(&starter.lock);
     for (;;) {
-        while (!starter.first)
-            pthread_cond_wait(&starter.changed, &starter.lock);
+        starter_wait_locked();
         struct job *job = starter.first;
         starter.first = job->next;
         pthread_mutex_unlock(&starter.lock);
 
-        pid_t pid = fork();
+        pid_t pid = vfork(); /* all signals are blocked here, so that no handler runs in the child */
         if (pid == 0)
             child_run(job->plan);
         if (pid < 0)
@@ -199,8 +231,9 @@ static int starter_ensure_locked(void)
     if (starter.owner == getpid())
         return 0;
     /* In a fork of the process that had the thread, the condition still counts it as a waiter. */
-    pthread_cond_init(&starter.changed, NULL);
+    monotonic_cond_init(&starter.changed);
     starter.first = NULL;
+    starter.left_count = 0;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -233,6 +266,15 @@ static pid_t starter_fork(struct plan *plan)
     }
     pthread_mutex_unlock(&starter.lock);
     return rc < 0 ? rc : job.pid;
+}
+
+static void starter_reap(pid_t pid)
+{
+    pthread_mutex_lock(&starter.lock);
+    if (starter.left_count < LEFT_MAX)
+        starter.left[starter.left_count++] = pid; /* else it stays a zombie as long as we live */
+    pthread_cond_broadcast(&starter.changed);
+    pthread_mutex_unlock(&starter.lock);
 }
 
 /* ---- the caller ---- */
@@ -292,33 +334,6 @@ static bool has_ended(const struct helper_process *process, int timeout_ms)
 {
     struct pollfd poll_fd = {.fd = process->pidfd, .events = POLLIN};
     return poll(&poll_fd, 1, timeout_ms) > 0;
-}
-
-/*
- * Killed helpers that did not end in time: one that waits for storage that is gone ends only when that
- * answers. They are reaped when the next ones come and go.
- */
-static struct {
-    pthread_mutex_t lock;
-    pid_t pids[LEFT_MAX]; /* protected by lock, as is what follows */
-    size_t count;
-} left = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static void left_add(pid_t pid)
-{
-    pthread_mutex_lock(&left.lock);
-    if (left.count < LEFT_MAX)
-        left.pids[left.count++] = pid; /* else it stays a zombie as long as we live */
-    pthread_mutex_unlock(&left.lock);
-}
-
-static void left_reap(void)
-{
-    pthread_mutex_lock(&left.lock);
-    for (size_t i = left.count; i-- > 0;)
-        if (waitpid(left.pids[i], NULL, WNOHANG) != 0)
-            left.pids[i] = left.pids[--left.count];
-    pthread_mutex_unlock(&left.lock);
 }
 
 static int start_planned(struct plan *plan, struct helper_process *process, struct error *err)
@@ -407,6 +422,16 @@ bool sandbox_running(const struct helper_process *process)
     return process->pid > 0 && !has_ended(process, 0);
 }
 
+static void close_process(struct helper_process *process)
+{
+    stats_add(STAT_HELPERS_RUNNING, -1);
+    if (process->pidfd >= 0)
+        close(process->pidfd);
+    if (process->stderr_fd >= 0)
+        close(process->stderr_fd);
+    *process = (struct helper_process){.pidfd = -1, .stderr_fd = -1};
+}
+
 void sandbox_end(struct helper_process *process, int grace_ms)
 {
     if (process->pid <= 0)
@@ -421,16 +446,20 @@ void sandbox_end(struct helper_process *process, int grace_ms)
         ended = has_ended(process, KILL_WAIT_MS);
     }
     if (!ended)
-        left_add(process->pid);
+        starter_reap(process->pid);
     else
         waitpid(process->pid, NULL, 0);
-    left_reap();
-    stats_add(STAT_HELPERS_RUNNING, -1);
+    close_process(process);
+}
+
+void sandbox_leave(struct helper_process *process)
+{
+    if (process->pid <= 0)
+        return;
     if (process->pidfd >= 0)
-        close(process->pidfd);
-    if (process->stderr_fd >= 0)
-        close(process->stderr_fd);
-    *process = (struct helper_process){.pidfd = -1, .stderr_fd = -1};
+        syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0);
+    starter_reap(process->pid);
+    close_process(process);
 }
 
 void sandbox_stderr(const struct helper_process *process, char *buffer, size_t size)

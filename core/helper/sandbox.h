@@ -74,6 +74,9 @@ bool sandbox_running(const struct helper_process *process);
  */
 void sandbox_end(struct helper_process *process, int grace_ms);
 
+/* The same for one that has nothing more to lose: it is killed, and reaped soon, and not waited for. */
+void sandbox_leave(struct helper_process *process);
+
 /*
  * Takes what it said on standard error since the last call: at most `size - 1` bytes, terminated, last
  * newlines cut. To be called before sandbox_end, which throws the rest away.

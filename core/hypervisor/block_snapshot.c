@@ -17,14 +17,23 @@ static void append_action(struct json_object **actions, const char *type, struct
     qmp_append(actions, action);
 }
 
-/* Takes over the actions. */
+/* Takes over the actions. One alone is the command of the same name, which is a shorter line (qmp.h). */
 static int transact(const struct block_engine *engine, struct json_object *actions, struct error *err)
 {
     cleanup_json struct json_object *arguments = json_object_new_object();
-    qmp_add(&arguments, "actions", actions);
-    if (!arguments)
-        return error_set(err, ENOMEM, "out of memory");
-    return qmp_command(engine->qmp, "transaction", arguments, engine->timeout_ms, NULL, err);
+    const char *command = "transaction";
+    if (actions && json_object_array_length(actions) == 1) {
+        struct json_object *action = json_object_array_get_idx(actions, 0);
+        command = json_string_in(action, "type");
+        json_object_put(arguments);
+        arguments = json_object_get(json_object_object_get(action, "data"));
+    } else {
+        qmp_add(&arguments, "actions", json_object_get(actions));
+    }
+    int rc = arguments ? qmp_command(engine->qmp, command, arguments, engine->timeout_ms, NULL, err)
+                       : error_set(err, ENOMEM, "out of memory");
+    json_object_put(actions);
+    return rc;
 }
 
 int block_snapshot_check_tag(const char *tag, struct error *err)

@@ -300,14 +300,14 @@ static int add_member(struct json_object *object, const char *key, struct json_o
     return -ENOMEM;
 }
 
-/* The line to be sent, in `line`. */
+/* The line to be sent, in `line`; without an id where no answer is waited for. */
 static int make_line(const struct qmp *client, const char *command, struct json_object *arguments,
                      struct text *line, struct error *err)
 {
     cleanup_json struct json_object *object = json_object_new_object();
     if (!object || add_member(object, "execute", json_object_new_string(command)) < 0 ||
         (arguments && add_member(object, "arguments", json_object_get(arguments)) < 0) ||
-        add_member(object, "id", json_object_new_string(client->waiting_id)) < 0)
+        (*client->waiting_id && add_member(object, "id", json_object_new_string(client->waiting_id)) < 0))
         return error_set(err, ENOMEM, "out of memory");
     size_t length;
     const char *plain = json_object_to_json_string_length(
@@ -318,7 +318,7 @@ static int make_line(const struct qmp *client, const char *command, struct json_
         return error_set(err, EINVAL, "%s: %s: a name in it is no UTF-8, which QEMU needs", client->name,
                          command);
     text_append(line, plain, length);
-    text_append_string(line, "\r\n");
+    text_append_string(line, "\n");
     return line->failed ? error_set(err, ENOMEM, "out of memory") : 0;
 }
 
@@ -386,7 +386,6 @@ int qmp_send_last(struct qmp *client, const char *command, int timeout_ms, struc
     if (client->dead)
         return report_death(client, err);
     int64_t deadline = deadline_in(timeout_ms);
-    snprintf(client->waiting_id, sizeof client->waiting_id, "last");
     cleanup_text struct text line = {0};
     int rc = make_line(client, command, NULL, &line, err);
     struct output output = {.bytes = line.data, .length = line.length, .fd = -1};
@@ -513,7 +512,7 @@ int qmp_take(int *socket, const char *name, int timeout_ms, struct qmp **client,
 
 int qmp_begin(int socket, struct error *err)
 {
-    static const char line[] = "{\"execute\":\"qmp_capabilities\",\"id\":\"" FIRST_ID "\"}\r\n";
+    static const char line[] = "{\"execute\":\"qmp_capabilities\",\"id\":\"" FIRST_ID "\"}\n";
     ssize_t sent = send(socket, line, sizeof line - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent == (ssize_t)sizeof line - 1)
         return 0;

@@ -11,6 +11,9 @@
  * peer closes, breaks the protocol, or leaves a command unanswered for its time: what it is doing is then not
  * known. A dead client fails every call with the errno that it died of and can only be freed.
  *
+ * A QEMU reads what it is told byte by byte, in its main loop, and each byte takes it 5 to 7 us (7.2): short
+ * commands, and few, are quicker ones.
+ *
  * One thread at a time may use a client; only qmp_cut may be called beside it.
  */
 #pragma once

@@ -3,6 +3,7 @@
 #include "hypervisor/stopped_images.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,8 +31,7 @@ struct node {
 struct stopped_images {
     struct stopped_images_spec spec;
     struct block_engine engine;
-    struct node *nodes;           /* spec.count */
-    char (*new_paths)[PATH_SIZE]; /* spec.create_count */
+    struct node *nodes; /* spec.count */
 };
 
 /* ---- which files ---- */
@@ -65,7 +65,7 @@ static void add_file(struct files *files, int fd, bool writable, char path[PATH_
 static int collect_files(struct stopped_images *images, struct files *files)
 {
     const struct stopped_images_spec *spec = &images->spec;
-    size_t most = 2 * spec->count + spec->create_count;
+    size_t most = 2 * spec->count;
     files->fds = calloc(most + 1, sizeof *files->fds);
     files->texts = calloc(most + 1, sizeof *files->texts);
     files->write_paths = calloc(most + 1, sizeof *files->write_paths);
@@ -77,8 +77,6 @@ static int collect_files(struct stopped_images *images, struct files *files)
         if (image->data_fd >= 0)
             add_file(files, image->data_fd, image->writable, images->nodes[i].data_path);
     }
-    for (size_t i = 0; i < spec->create_count; i++)
-        add_file(files, spec->create[i], true, images->new_paths[i]);
     return 0;
 }
 
@@ -243,8 +241,7 @@ int stopped_images_launch(const struct stopped_images_spec *spec, struct stopped
     made->spec = *spec;
     made->engine.timeout_ms = spec->timeout_ms;
     made->nodes = calloc(spec->count + 1, sizeof *made->nodes);
-    made->new_paths = calloc(spec->create_count + 1, sizeof *made->new_paths);
-    if (!made->nodes || !made->new_paths)
+    if (!made->nodes)
         return error_set(err, ENOMEM, "out of memory");
     for (size_t i = 0; i < spec->count; i++)
         snprintf(made->nodes[i].name, sizeof made->nodes[i].name, "n%u", (unsigned)i);
@@ -318,11 +315,6 @@ int stopped_images_close(struct stopped_images *images, size_t index, struct err
                                       images->spec.timeout_ms, err);
 }
 
-const char *stopped_images_new_path(const struct stopped_images *images, size_t index)
-{
-    return images->new_paths[index];
-}
-
 /* What the file is called that has this path in the daemon; NULL: it was not given. */
 static const char *name_of_path(const struct stopped_images *images, const char *path, size_t length)
 {
@@ -332,9 +324,6 @@ static const char *name_of_path(const struct stopped_images *images, const char 
             (strncmp(node->data_path, path, length) == 0 && !node->data_path[length]))
             return images->spec.images[i].name;
     }
-    for (size_t i = 0; i < images->spec.create_count; i++)
-        if (strncmp(images->new_paths[i], path, length) == 0 && !images->new_paths[i][length])
-            return "a new file";
     return NULL;
 }
 
@@ -371,9 +360,36 @@ int stopped_images_end(struct stopped_images *images, struct error *err)
         return 0;
     int rc = storage_daemon_stop(images->engine.daemon, images->spec.timeout_ms, err);
     free(images->nodes);
-    free(images->new_paths);
     free(images);
     return rc;
+}
+
+/* The locks of QEMU's that an image has which is open (block/file-posix.c: RAW_LOCK_PERM_BASE,
+ * RAW_LOCK_SHARED_BASE), whoever has it. */
+static bool is_locked(int fd)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 200};
+    return fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
+}
+
+static bool is_any_open(void *opaque)
+{
+    const struct stopped_images *images = opaque;
+    for (size_t i = 0; i < images->spec.count; i++) {
+        const struct stopped_image *image = &images->spec.images[i];
+        if (is_locked(image->fd) || (image->data_fd >= 0 && is_locked(image->data_fd)))
+            return true;
+    }
+    return false;
+}
+
+bool stopped_images_leave(struct stopped_images *images)
+{
+    bool is_closed =
+        storage_daemon_leave(images->engine.daemon, is_any_open, images, images->spec.timeout_ms);
+    free(images->nodes);
+    free(images);
+    return is_closed;
 }
 
 void stopped_images_drop(struct stopped_images **images)

@@ -7,9 +7,6 @@
  * is one that is given here, or there is none. The daemon reaches these files only, and those that are not
  * `writable` it can't write to.
  *
- * New files that are to become overlays (block_overlay.h) are given when the daemon is started too, empty;
- * with no images at all it is a daemon for making them, and one makes any number. Two may be made at once.
- *
  * One thread at a time.
  */
 #pragma once
@@ -31,10 +28,8 @@ struct stopped_image {
 };
 
 struct stopped_images_spec {
-    const struct stopped_image *images; /* all borrowed, until stopped_images_end; may be NULL with count 0 */
+    const struct stopped_image *images; /* borrowed, until stopped_images_end */
     size_t count;
-    const int *create; /* new files, for stopped_images_new_path */
-    size_t create_count;
     int timeout_ms; /* for the start, each command, and the end */
 };
 
@@ -74,10 +69,6 @@ int stopped_images_backing(const struct stopped_images *images, size_t index);
  * storage_daemon_delete_node. */
 int stopped_images_close(struct stopped_images *images, size_t index, struct error *err);
 
-/* The absolute path by which the daemon, and nobody else, reaches the `index`th of the new files; borrowed.
- */
-const char *stopped_images_new_path(const struct stopped_images *images, size_t index);
-
 /* Puts the images' names where a text of QEMU's has the paths by which it knows them. */
 void stopped_images_clean(const struct stopped_images *images, struct error *err);
 
@@ -91,5 +82,11 @@ void stopped_images_begin_end(struct stopped_images *images);
  */
 int stopped_images_end(struct stopped_images *images, struct error *err);
 
-/* The same where the outcome does not matter; for cleanup(). */
+/*
+ * After stopped_images_begin_end, where what was done is flushed: returns as soon as none of the images is
+ * open there any more, and does not wait for the daemon's end. False: it did not close them, and was killed.
+ */
+bool stopped_images_leave(struct stopped_images *images);
+
+/* stopped_images_end where the outcome does not matter; for cleanup(). */
 void stopped_images_drop(struct stopped_images **images);

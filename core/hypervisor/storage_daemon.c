@@ -9,18 +9,21 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "format/json_parse.h"
 #include "helper/sandbox.h"
+#include "hypervisor/deadline.h"
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/qmp_message.h"
 
 #define PROGRAM         "qemu-storage-daemon"
 #define EXPLAIN_WAIT_MS 1000 /* between its end of the connection being closed and its own end */
 #define NODE_NAME_MAX   31
-#define SAID_BYTES      4096 /* of what it wrote before its end */
+#define LEAVE_PAUSE_NS  100000 /* between two looks whether it has closed its images */
+#define SAID_BYTES      4096   /* of what it wrote before its end */
 
 _Static_assert(SANDBOX_FIRST_FD == 3, "what the storage daemon is told");
 _Static_assert(STORAGE_DAEMON_FIRST_FD == SANDBOX_FIRST_FD + 1, "the monitor's is the first");
@@ -395,16 +398,39 @@ static int quit(struct storage_daemon *daemon, int timeout_ms, struct error *err
     return error_set(err, EIO, PROGRAM ": %s", why);
 }
 
+/* Its process is gone, or left. */
+static void free_daemon(struct storage_daemon *daemon)
+{
+    qmp_free(daemon->qmp);
+    if (daemon->socket >= 0)
+        close(daemon->socket);
+    json_object_put(daemon->nodes);
+    free(daemon);
+}
+
 int storage_daemon_stop(struct storage_daemon *daemon, int timeout_ms, struct error *err)
 {
     if (!daemon)
         return 0;
     int rc = daemon->process.pid > 0 ? quit(daemon, timeout_ms, err) : 0;
-    qmp_free(daemon->qmp);
-    if (daemon->socket >= 0)
-        close(daemon->socket);
     sandbox_end(&daemon->process, 0);
-    json_object_put(daemon->nodes);
-    free(daemon);
+    free_daemon(daemon);
     return rc;
+}
+
+bool storage_daemon_leave(struct storage_daemon *daemon, bool (*is_open)(void *opaque), void *opaque,
+                          int timeout_ms)
+{
+    const struct timespec pause = {.tv_nsec = LEAVE_PAUSE_NS};
+    int64_t deadline = deadline_in(timeout_ms);
+    bool is_closed = false;
+    while (daemon->is_ending && !(is_closed = !is_open(opaque)) && monotonic_ms() < deadline &&
+           sandbox_running(&daemon->process))
+        nanosleep(&pause, NULL);
+    if (is_closed || !sandbox_running(&daemon->process))
+        sandbox_leave(&daemon->process);
+    else
+        sandbox_end(&daemon->process, 0);
+    free_daemon(daemon);
+    return is_closed;
 }

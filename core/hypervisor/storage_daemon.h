@@ -110,6 +110,14 @@ int storage_daemon_flush(struct storage_daemon *daemon, const char *node_name, c
 void storage_daemon_begin_stop(struct storage_daemon *daemon, int timeout_ms);
 
 /*
+ * After storage_daemon_begin_stop, for images whose content is flushed: waits until it has closed them, which
+ * `is_open` tells, and not for its end. Frees the daemon; false where it did not close them in that time, or
+ * was not told to, and was killed.
+ */
+bool storage_daemon_leave(struct storage_daemon *daemon, bool (*is_open)(void *opaque), void *opaque,
+                          int timeout_ms);
+
+/*
  * Has it close its images and end, and waits; kills it after `timeout_ms`. Frees in any case; takes NULL.
  * Errors: ETIMEDOUT where it had to be killed, EIO where it had ended before or ends with an error. Images
  * that were open for writing then can have leaks, which is no damage.

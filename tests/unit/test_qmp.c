@@ -153,7 +153,7 @@ static void serve_late(struct monitor *monitor)
     char waiting[512];
     ssize_t length = recv(monitor->fd, waiting, sizeof waiting - 1, MSG_PEEK | MSG_DONTWAIT);
     waiting[length < 0 ? 0 : length] = '\0';
-    if (!contains(waiting, "\"execute\":\"qmp_capabilities\"") || !contains(waiting, "\r\n"))
+    if (!contains(waiting, "\"execute\":\"qmp_capabilities\"") || !contains(waiting, "\n"))
         return;
     serve_answer(monitor);
     monitor_await_hangup(monitor);

@@ -302,6 +302,22 @@ static void ending_takes_even_one_that_ignores_it(void **state)
     close(fd);
 }
 
+static void one_that_is_left_is_killed_and_reaped(void **state)
+{
+    int fd;
+    struct helper_process process = start_probe(plain, WORDS("ignore-term", "", "wait", ""), &fd), none = {0};
+    pid_t pid = process.pid;
+    sandbox_leave(&process);
+    assert_false(sandbox_running(&process));
+    while (kill(pid, 0) == 0) /* a zombie can be told, too */
+        usleep(1000);
+    assert_int_equal(errno, ESRCH);
+    assert_int_equal(stats_get(STAT_HELPERS_RUNNING), 0);
+    sandbox_leave(&process);
+    sandbox_leave(&none);
+    close(fd);
+}
+
 static void *start_and_leave(void *opaque)
 {
     int fd;
@@ -471,6 +487,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_helper_of_root_keeps_no_power_over_files),
         cmocka_unit_test(what_it_says_is_kept_and_too_much_of_it_does_not_stop_it),
         cmocka_unit_test(ending_takes_even_one_that_ignores_it),
+        cmocka_unit_test(one_that_is_left_is_killed_and_reaped),
         cmocka_unit_test(a_helper_outlives_the_thread_that_asked_for_it),
         cmocka_unit_test(a_helper_dies_with_the_daemon),
         cmocka_unit_test(a_missing_program_is_named_with_its_package),

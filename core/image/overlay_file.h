@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * New files beside the layer that they will be put on, which whoever runs the domain can open as he could
- * open that one; and overlays in them, all of one operation at once, by the steps of block_overlay.h.
+ * open that one; and overlays in them, all of one operation at once, by the steps of new_file.h.
  *
  * Any thread.
  */
@@ -12,7 +12,6 @@
 #include <sys/types.h>
 
 #include "base/error.h"
-#include "hypervisor/block_nodes.h"
 
 /*
  * Makes an empty file with an owner, group, mode, POSIX ACL, security attributes (but those that sign the
@@ -27,15 +26,12 @@ int overlay_file_reserve(int directory, const char *temporary_name, int below, c
 
 struct overlay_file {
     int directory;              /* where it is to be */
-    const char *directory_path; /* likewise, absolute; only for an engine */
     const char *temporary_name; /* that only we use */
-    const char *job;            /* an id that no other operation uses in the engine */
     const char *final_name;     /* of overlay_name_choose; also for texts */
     int below;                  /* the file that it is put on, open */
-    const char *backing_name;   /* the rest as in struct block_overlay_spec */
+    const char *backing_name;   /* the rest as in struct qcow2_create */
     const char *backing_format;
     uint64_t size_bytes;
-    uint32_t cluster_bytes;
 
     /* What was made, from overlay_files_make to overlay_files_close. `fd` has to start as -1. */
     int fd;
@@ -44,17 +40,15 @@ struct overlay_file {
 };
 
 /*
- * Makes all of them under their temporary names, durably: in the QEMU that will use them, or, where `engine`
- * is NULL, in a storage daemon, whose start takes longer. After an error nothing of them is left, unless we
- * are killed: then overlay_file_undo. `timeout_ms` is for each command of QEMU's. Errors: as
- * overlay_file_reserve, stopped_images_begin, block_overlay_create, fsync.
+ * Makes all of them under their temporary names, their content durably. After an error nothing of them is
+ * left, unless we are killed: then overlay_file_undo. Errors: as overlay_file_reserve, qcow2_create,
+ * new_file_flush.
  */
-int overlay_files_make(struct overlay_file *files, size_t count, const struct block_engine *engine,
-                       int timeout_ms, struct error *err);
+int overlay_files_make(struct overlay_file *files, size_t count, struct error *err);
 
 /*
  * Gives them their final names, durably. After an error all are gone; where one had been given its name
- * before, by overlay_file_undo. Errors: EEXIST and others of block_overlay_publish.
+ * before, by overlay_file_undo. Errors: EEXIST and others of new_file_publish.
  */
 int overlay_files_publish(const struct overlay_file *files, size_t count, struct error *err);
 

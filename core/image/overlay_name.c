@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* See overlay_name.h. */
-#include "hypervisor/overlay_name.h"
+#include "image/overlay_name.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* See overlay_file.h. */
-#include "hypervisor/overlay_file.h"
+#include "image/overlay_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "hypervisor/block_overlay.h"
-#include "hypervisor/stopped_images.h"
+#include "image/new_file.h"
+#include "image/qcow2_create.h"
 
 #define ACCESS_ACL          "system.posix_acl_access"
 #define SECURITY            "security."
@@ -122,7 +122,7 @@ int overlay_file_reserve(int directory, const char *temporary_name, int below, c
                          struct error *err)
 {
     cleanup_close int made = -1;
-    int rc = block_overlay_reserve(directory, temporary_name, &made, err);
+    int rc = new_file_reserve(directory, temporary_name, &made, err);
     if (rc < 0)
         return rc;
     rc = copy_access(below, made, name, err);
@@ -145,7 +145,7 @@ static int reserve(struct overlay_file *file, struct error *err)
         return rc;
     if (fstat(file->fd, &stat) < 0) {
         rc = error_set(err, errno, "%s: %m", file->final_name);
-        block_overlay_abandon(file->directory, file->temporary_name, NULL);
+        new_file_abandon(file->directory, file->temporary_name, NULL);
         return rc;
     }
     file->device = stat.st_dev;
@@ -153,82 +153,51 @@ static int reserve(struct overlay_file *file, struct error *err)
     return 0;
 }
 
-/* `paths` are those by which the engine can open the files. */
-static int create_in(const struct block_engine *engine, const struct overlay_file *files, char *const *paths,
-                     size_t count, int timeout_ms, struct error *err)
+static int make(struct overlay_file *file, struct error *err)
 {
-    const struct qmp_job_watch watch = {.timeout_ms = timeout_ms};
-    cleanup_free struct block_overlay_spec *specs = calloc(count + 1, sizeof *specs);
-    if (!specs)
-        return error_set(err, ENOMEM, "out of memory");
-    for (size_t i = 0; i < count; i++)
-        specs[i] = (struct block_overlay_spec){
-            .path = paths[i],
-            .backing_name = files[i].backing_name,
-            .backing_format = files[i].backing_format,
-            .size_bytes = files[i].size_bytes,
-            .cluster_bytes = files[i].cluster_bytes,
-            .job_id = files[i].job,
-        };
-    return block_overlay_create_all(engine, specs, count, &watch, err);
+    const struct qcow2_create content = {.size_bytes = file->size_bytes,
+                                         .backing_name = file->backing_name,
+                                         .backing_format = file->backing_format};
+    int rc = qcow2_create(file->fd, &content, err);
+    if (rc == 0)
+        rc = new_file_flush(file->fd, err);
+    return rc < 0 ? error_prefix(err, "%s", file->final_name), rc : 0;
 }
 
-static void free_paths(char ***paths)
-{
-    for (char **path = *paths; path && *path; path++)
-        free(*path);
-    free(*paths);
-}
-
-static int create_there(const struct block_engine *engine, const struct overlay_file *files, size_t count,
-                        int timeout_ms, struct error *err)
-{
-    cleanup(free_paths) char **paths = calloc(count + 1, sizeof *paths);
-    for (size_t i = 0; paths && i < count; i++)
-        if (asprintf(&paths[i], "%s/%s", files[i].directory_path, files[i].temporary_name) < 0)
-            return paths[i] = NULL, error_set(err, ENOMEM, "out of memory");
-    return paths ? create_in(engine, files, paths, count, timeout_ms, err)
-                 : error_set(err, ENOMEM, "out of memory");
-}
-
-static int create(const struct overlay_file *files, size_t count, int timeout_ms, struct error *err)
-{
-    cleanup_free int *fds = calloc(count + 1, sizeof *fds);
-    cleanup_free char **paths = calloc(count + 1, sizeof *paths);
-    if (!fds || !paths)
-        return error_set(err, ENOMEM, "out of memory");
-    for (size_t i = 0; i < count; i++)
-        fds[i] = files[i].fd;
-    const struct stopped_images_spec spec = {.create = fds, .create_count = count, .timeout_ms = timeout_ms};
-    cleanup(stopped_images_drop) struct stopped_images *daemon = NULL;
-    int rc = stopped_images_begin(&spec, &daemon, err);
-    if (rc < 0)
-        return rc;
-    for (size_t i = 0; i < count; i++)
-        paths[i] = (char *)stopped_images_new_path(daemon, i);
-    rc = create_in(stopped_images_engine(daemon), files, paths, count, timeout_ms, err);
-    if (rc < 0)
-        stopped_images_clean(daemon, err);
-    return rc;
-}
-
-int overlay_files_make(struct overlay_file *files, size_t count, const struct block_engine *engine,
-                       int timeout_ms, struct error *err)
+int overlay_files_make(struct overlay_file *files, size_t count, struct error *err)
 {
     size_t reserved = 0;
     int rc = 0;
     for (; reserved < count && rc == 0; reserved += rc == 0)
         rc = reserve(&files[reserved], err);
-    if (rc == 0)
-        rc = engine ? create_there(engine, files, count, timeout_ms, err)
-                    : create(files, count, timeout_ms, err);
     for (size_t i = 0; i < count && rc == 0; i++)
-        rc = block_overlay_flush(files[i].directory, files[i].fd, err);
+        rc = make(&files[i], err);
     if (rc == 0)
         return 0;
     for (size_t i = 0; i < reserved; i++)
-        block_overlay_abandon(files[i].directory, files[i].temporary_name, NULL);
+        new_file_abandon(files[i].directory, files[i].temporary_name, NULL);
     overlay_files_close(files, count);
+    return rc;
+}
+
+static bool is_same_directory(int one, int other)
+{
+    struct stat first, second;
+    return fstat(one, &first) == 0 && fstat(other, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
+/* Each directory once. */
+static int flush_directories(const struct overlay_file *files, size_t count, struct error *err)
+{
+    int rc = 0;
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        size_t before = 0;
+        while (before < i && !is_same_directory(files[before].directory, files[i].directory))
+            before++;
+        if (before == i)
+            rc = new_file_flush_directory(files[i].directory, err);
+    }
     return rc;
 }
 
@@ -236,7 +205,9 @@ int overlay_files_publish(const struct overlay_file *files, size_t count, struct
 {
     int rc = 0;
     for (size_t i = 0; i < count && rc == 0; i++)
-        rc = block_overlay_publish(files[i].directory, files[i].temporary_name, files[i].final_name, err);
+        rc = new_file_rename(files[i].directory, files[i].temporary_name, files[i].final_name, err);
+    if (rc == 0)
+        rc = flush_directories(files, count, err);
     for (size_t i = 0; i < count && rc < 0; i++)
         overlay_file_undo(files[i].directory, files[i].temporary_name, files[i].final_name, files[i].device,
                           files[i].inode, NULL);
@@ -260,5 +231,5 @@ int overlay_file_undo(int directory, const char *temporary_name, const char *fin
         file.st_dev == device && file.st_ino == inode && unlinkat(directory, final_name, 0) < 0 &&
         errno != ENOENT)
         return error_set(err, errno, "%s can't be removed: %m", final_name);
-    return block_overlay_abandon(directory, temporary_name, err);
+    return new_file_abandon(directory, temporary_name, err);
 }
