@@ -27,7 +27,7 @@ from session import BenchError, command
 KEYS = ("P10", "P11", "P12", "P13", "P14", "P15")
 DISK = 256 * MIB  # data of a disk of P10 to P12
 DISKS = 4
-SHORT = 4  # times as many rounds of commands that take some milliseconds
+SHORT = 10  # times as many rounds of commands that take some milliseconds
 PATIENCE = 600  # seconds for the work in the background
 QUIET = 0.3  # seconds without any job
 READER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "latency.py")
