@@ -48,7 +48,8 @@ struct qmp {
     struct text input; /* what was read and is no whole line yet */
     size_t searched;   /* bytes of it that hold no line end */
 
-    uint64_t session; /* random, so that what was meant for an earlier client of the monitor is known */
+    /* Random, so that what was meant for an earlier client of the monitor is known; 0: there was none. */
+    uint64_t session;
     uint64_t commands;
     char waiting_id[ID_BYTES]; /* of the command under way; empty: none */
     bool greeted, answered;
@@ -368,9 +369,12 @@ int qmp_command_fd(struct qmp *client, const char *command, struct json_object *
     if (client->dead)
         return report_death(client, err);
     int64_t deadline = deadline_in(timeout_ms);
-    /* A monitor reads byte by byte, so this is short. */
-    snprintf(client->waiting_id, sizeof client->waiting_id, "%" PRIx64 "-%" PRIu64, client->session,
-             ++client->commands);
+    client->commands++;
+    if (client->session)
+        snprintf(client->waiting_id, sizeof client->waiting_id, "%" PRIx64 "-%" PRIu64, client->session,
+                 client->commands);
+    else
+        snprintf(client->waiting_id, sizeof client->waiting_id, "%" PRIu64, client->commands);
     cleanup_text struct text line = {0};
     int rc = make_line(client, command, arguments, &line, err);
     if (rc < 0) {
@@ -472,8 +476,11 @@ static int greet(struct qmp *client, bool begun, int timeout_ms, struct error *e
 {
     int64_t deadline = deadline_in(timeout_ms);
     int rc = 0;
-    if (begun)
+    if (begun) {
+        client->session = 0;
+        client->commands = 1;
         snprintf(client->waiting_id, sizeof client->waiting_id, FIRST_ID);
+    }
     while (rc == 0 && !client->greeted)
         rc = step(client, NULL, deadline);
     if (client->dead)
