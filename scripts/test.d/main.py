@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import typing
 
 import leftovers
 from results import Results
@@ -28,7 +29,17 @@ SEED = 20261130  # of the random tests in --all, so that it says the same twice;
 SOAK_SECONDS = 3600
 SOAK_IN_CI_SECONDS = 60
 AT_ONCE = 2 * os.cpu_count()  # mounted tests wait more than they compute
+SIDE_BY_SIDE = os.cpu_count() + 1  # of fuzzers, which compute, the bench, and soaks, which wait
 SILENCE_SECONDS = 900  # a program that says nothing for so long hangs, and would keep CI waiting for ever
+
+
+class Check(typing.NamedTuple):
+    """A program that is run beside others; what it said is shown where it fails, or if not `quiet`."""
+
+    name: str
+    command: list
+    environment: dict = {}
+    quiet: bool = True
 
 
 class Run:
@@ -74,15 +85,15 @@ class Run:
         process.wait()
         return f"said nothing for {SILENCE_SECONDS} s while these ran: {there}", output.decode(errors="replace")
 
-    def side_by_side(self, checks, quiet=True):
-        """Runs (name, command, environment) as `command` does, as many at once as there are cores; what each says comes as one."""
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            begun = {pool.submit(self.timed, command, environment): (name, command) for name, command, environment in checks}
+    def side_by_side(self, checks, at_once):
+        """Runs the Checks as `command` does, so many at once; what each says comes as one."""
+        with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+            begun = {pool.submit(self.timed, check.command, check.environment): check for check in checks}
             for done in concurrent.futures.as_completed(begun):
-                (status, output, seconds), (name, command) = done.result(), begun[done]
-                if status or not quiet:
+                (status, output, seconds), check = done.result(), begun[done]
+                if status or not check.quiet:
                     print(output, flush=True)
-                self.results.add(f"{name} ({seconds:.0f} s)", f"{command[0]} {status}" if status else None)
+                self.results.add(f"{check.name} ({seconds:.0f} s)", f"{check.command[0]} {status}" if status else None)
 
     def timed(self, command, environment):
         start = time.monotonic()
@@ -186,13 +197,13 @@ class Run:
                 self.results.add(f"demo, {turn} run leaves it mounted", None if there else "it is not mounted")
         self.command("demo --clean", ["scripts/demo", "--clean"], **environment)
 
-    def fuzz(self):
-        """Starts each target from its kept corpus, and looks for more for a short while."""
+    def fuzzers(self):
+        """Builds them. Each starts from its kept corpus, and looks for more for a short while: for side_by_side."""
         sources = sorted(glob.glob(f"{CHECKOUT}/tests/fuzz/fuzz_*.c"))
         targets = [os.path.relpath(source, CHECKOUT).removesuffix(".c") for source in sources]
         options = ["-Dfuzzers=true", "-Dwerror=false", "-Db_sanitize=address,undefined", "-Dc_args=-fsanitize=fuzzer-no-link"]
         if not self.build("build-fuzz", "clang", options, targets):
-            return
+            return []
         checks = []
         for target in targets:
             name = os.path.basename(target).removeprefix("fuzz_")
@@ -208,16 +219,16 @@ class Run:
                 found,
                 *([corpus] if os.path.isdir(corpus) else []),
             ]
-            checks.append((f"fuzz {name}", command, {}))
-        self.side_by_side(checks)
+            checks.append(Check(f"fuzz {name}", command))
+        return checks
 
-    def soak(self, seconds, only_others=False):
+    def soaks(self, seconds, only_others=False):
         """The models of administration and of domains that run, with crashes, for long, and without; and running domains with
-        crashes at each step. Each prints the seed that repeats it. `only_others`: no more than a part of what is no test of
-        the suite."""
+        crashes at each step: for side_by_side. Each prints the seed that repeats it. `only_others`: no more than a part of
+        what is no test of the suite."""
         folder = os.path.join(CHECKOUT, "tests", "fs")
         if not self.build("build", "gcc", PLAIN, ["fs/vmsnapfs"]):
-            return
+            return []
         environment = {
             "VMSNAPFS": os.path.join(CHECKOUT, "build", "fs", "vmsnapfs"),
             "VMSNAPFS_TEST_CRASH_POINTS": "1",
@@ -234,13 +245,10 @@ class Run:
             ("running domains that go back, with crashes", ["test_running_revert_crashes.py", *(["test_killed_again"] if only_others else [])], seconds),
             ("copies of disks with crashes", ["test_mirror_crashes.py"], seconds),
         )
-        self.side_by_side(
-            [
-                (name, [sys.executable, "-u", os.path.join(folder, test[0]), *test[1:]], {**environment, "VMSNAPFS_TEST_SECONDS": str(share)})
-                for name, test, share in (*(() if only_others else models), *others)
-            ],
-            quiet=False,
-        )
+        return [
+            Check(name, [sys.executable, "-u", os.path.join(folder, test[0]), *test[1:]], {**environment, "VMSNAPFS_TEST_SECONDS": str(share)}, False)
+            for name, test, share in (*(() if only_others else models), *others)
+        ]
 
     def end(self):
         left = leftovers.look(SCRATCH, self.token)
@@ -284,12 +292,11 @@ def main():
         run.build("build-clang", "clang", PLAIN)  # its warnings; `scripts/test --cc clang` runs the tests, too
         run.sanitized("address", ["unit", "image", "fs"])
         run.sanitized("thread", ["unit", "fs"])
-        run.soak(SOAK_IN_CI_SECONDS, only_others=True)
-        run.fuzz()
-        run.command("bench --quick", ["scripts/bench", "--quick"])
+        bench = Check("bench --quick", [os.path.join(CHECKOUT, "scripts", "bench"), "--quick"])  # whether it works: the longest
+        run.side_by_side([bench, *run.soaks(SOAK_IN_CI_SECONDS, only_others=True), *run.fuzzers()], SIDE_BY_SIDE)
         run.demo()
     elif options.soak:
-        run.soak(options.soak)
+        run.side_by_side(run.soaks(options.soak), os.cpu_count())
     elif options.sanitize:
         run.sanitized(options.sanitize, [])
     else:

@@ -94,7 +94,7 @@ def check_round(seed, checked):
 
 def main():
     seed = int(os.environ.get("VMSNAPFS_SEED") or random.randrange(1 << 32))
-    rounds = int(os.environ.get("VMSNAPFS_ROUNDS") or 40)
+    rounds = int(os.environ.get("VMSNAPFS_ROUNDS") or 25)
     print(f"VMSNAPFS_SEED={seed} VMSNAPFS_ROUNDS={rounds}", flush=True)
     checked = collections.Counter()
     failed = sum(not check_round(seed + number, checked) for number in range(rounds))
