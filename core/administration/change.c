@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "administration/resume.h"
-#include "administration/undo.h"
+#include "administration/undo/resume.h"
+#include "administration/undo/undo.h"
 #include "base/cleanup.h"
 #include "base/crash_point.h"
 #include "base/log.h"

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "administration/images.h"
+#include "administration/files/images.h"
 #include "base/cleanup.h"
 #include "hypervisor/image_locks.h"
 #include "hypervisor/layer_nodes.h"
