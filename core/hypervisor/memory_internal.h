@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * Memory and disks of a running domain as one internal snapshot, by QEMU's job snapshot-save. (It is gone
- * back to in a new QEMU, administration/memory/memory_back.h.) The same threads and deadly errors as for qmp.h.
+ * back to in a new QEMU, administration/memory/memory_back.h.) The same threads and deadly errors as for
+ * qmp.h.
  *
  * QEMU does nothing else meanwhile: the guest stands still, and no command is answered before all is written.
  * So an answer may take watch.stall_ms instead of watch.timeout_ms; and since QEMU calls a job
