@@ -12,10 +12,40 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "store/json_fields.h"
+#include "store/replace_file.h"
+#include "store/store.h"
 
 void domain_file_name(char name[DOMAIN_FILE_NAME_SIZE], uint64_t domain, const char *ending)
 {
     snprintf(name, DOMAIN_FILE_NAME_SIZE, "%" PRIu64 "%s", domain, ending);
+}
+
+int domain_file_read(int directory, uint64_t domain, const char *ending, const struct json_limits *limits,
+                     struct json_object **document, struct error *err)
+{
+    char name[DOMAIN_FILE_NAME_SIZE];
+    cleanup_free char *bytes = NULL;
+    cleanup_json struct json_object *read = NULL;
+    size_t length = 0;
+    domain_file_name(name, domain, ending);
+    if (directory < 0 || (faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT))
+        return -ENOENT;
+    int r = replace_file_read(directory, name, limits->bytes, &bytes, &length, err);
+    if (r == -ENOENT) /* it was there a moment ago, and nobody else removes it: not to be taken for none */
+        r = error_set(err, EIO, "%s", strerror(ENOENT));
+    if (r == 0)
+        r = json_parse(bytes, length, limits, JSON_STANDARD, &read, err);
+    if (r < 0)
+        return r;
+    struct json_fields fields = {.err = err};
+    uint64_t found = json_fields_number(&fields, read, "domain", SERIAL_HASHED - 1);
+    if (fields.failed)
+        return fields.failed;
+    if (found != domain)
+        return error_set(err, EINVAL, "it is of another domain");
+    *document = steal_pointer(read);
+    return 0;
 }
 
 int domain_file_remove(int directory, uint64_t domain, const char *ending, struct error *err)

@@ -109,7 +109,6 @@ static char **read_launch(struct json_fields *fields, struct json_object *from)
 
 static void read_fields(struct json_fields *fields, struct json_object *from, struct restart *restart)
 {
-    restart->domain = json_fields_number(fields, from, "domain", SERIAL_HASHED - 1);
     restart->operation = json_fields_number(fields, from, "operation", SERIAL_HASHED - 1);
     restart->before = read_state(fields, from, "before");
     restart->is_saved = read_bool(fields, from, "is_saved");
@@ -130,30 +129,21 @@ static void read_fields(struct json_fields *fields, struct json_object *from, st
 int store_read_restart(struct store *store, uint64_t domain, struct restart *restart, struct error *err)
 {
     static const struct json_limits limits = {.bytes = BYTES_MAX, .depth = 8, .values = VALUES_MAX};
-    char name[DOMAIN_FILE_NAME_SIZE];
-    cleanup_free char *bytes = NULL;
-    size_t length = 0;
-    int directory = store_domains_directory(store);
-    domain_file_name(name, domain, ENDING);
-    if (directory < 0 || (faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT))
-        return -ENOENT;
     cleanup_json struct json_object *document = NULL;
-    int r = replace_file_read(directory, name, BYTES_MAX, &bytes, &length, err);
-    if (r == 0)
-        r = json_parse(bytes, length, &limits, JSON_STANDARD, &document, err);
-    struct restart read = {0};
+    struct restart read = {.domain = domain};
     struct json_fields fields = {.err = err};
+    int r = domain_file_read(store_domains_directory(store), domain, ENDING, &limits, &document, err);
+    if (r == -ENOENT)
+        return r;
     if (r == 0) {
         read_fields(&fields, document, &read);
         r = fields.failed;
     }
-    if (r == 0 && read.domain != domain)
-        r = error_set(err, EINVAL, "it is of another domain");
     if (r < 0) {
         restart_done(&read);
-        if (r == -ENOENT) /* of reading it, which is not: there is none */
-            r = -EIO;
-        error_prefix(err, "what the domain is to go on with (.vmsnapfs/domains/%s) can't be read", name);
+        error_prefix(err,
+                     "what the domain is to go on with (.vmsnapfs/domains/%" PRIu64 ENDING ") can't be read",
+                     domain);
         return r;
     }
     *restart = read;

@@ -47,7 +47,6 @@ int store_save_thaw(struct store *store, const struct thaw_owed *owed, struct er
 
 static void read_fields(struct json_fields *fields, struct json_object *from, struct thaw_owed *owed)
 {
-    owed->domain = json_fields_number(fields, from, "domain", SERIAL_HASHED - 1);
     owed->agent = json_fields_string_member(fields, from, "agent");
     owed->monitor = json_fields_string_member(fields, from, "monitor");
     owed->socket.inode = json_fields_number(fields, from, "inode", INT64_MAX);
@@ -58,25 +57,20 @@ static void read_fields(struct json_fields *fields, struct json_object *from, st
 int store_read_thaw(struct store *store, uint64_t domain, struct thaw_owed *owed, struct error *err)
 {
     static const struct json_limits limits = {.bytes = BYTES_MAX, .depth = 4, .values = VALUES_MAX};
-    char name[DOMAIN_FILE_NAME_SIZE];
-    cleanup_free char *bytes = NULL;
     cleanup_json struct json_object *document = NULL;
-    size_t length = 0;
-    struct thaw_owed read = {0};
+    struct thaw_owed read = {.domain = domain};
     struct json_fields fields = {.err = err};
-    domain_file_name(name, domain, ENDING);
-    int r = replace_file_read(store_domains_directory(store), name, BYTES_MAX, &bytes, &length, err);
-    if (r == 0)
-        r = json_parse(bytes, length, &limits, JSON_STANDARD, &document, err);
+    int r = domain_file_read(store_domains_directory(store), domain, ENDING, &limits, &document, err);
+    if (r == -ENOENT)
+        return error_set(err, ENOENT, "no guest of that domain is to be thawed");
     if (r == 0) {
         read_fields(&fields, document, &read);
         r = fields.failed;
     }
-    if (r == 0 && read.domain != domain)
-        r = error_set(err, EINVAL, "it is of another domain");
     if (r < 0) {
         thaw_owed_done(&read);
-        error_prefix(err, "which guest is to be thawed (.vmsnapfs/domains/%s) can't be read", name);
+        error_prefix(err, "which guest is to be thawed (.vmsnapfs/domains/%" PRIu64 ENDING ") can't be read",
+                     domain);
         return r;
     }
     *owed = read;
