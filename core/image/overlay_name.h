@@ -22,7 +22,7 @@
  *  - the snapshot's name has other bytes than A-Z a-z 0-9 . _ -: then "_" stands for each run of those
  *  - it ends with what means something: a snapshot named "a.json"
  * Nothing is reserved: that the file is still not there is seen when it gets the name
- * (block_overlay_publish). Errors: EEXIST where even those with the serial number are taken; what fstatat
+ * (new_file_rename). Errors: EEXIST where even those with the serial number are taken; what fstatat
  * gives.
  */
 int overlay_name_choose(int directory, const char *below, const char *snapshot, uint64_t serial,
