@@ -330,11 +330,12 @@ int thaws_new(struct administration *administration, struct thaws **thaws, struc
 
 int thaws_start(struct thaws *thaws, struct error *err)
 {
+    thaws->is_started = true; /* before the thread reads what lies beside it */
     int code = pthread_create(&thaws->thread, NULL, thread_run, thaws);
-    if (code)
-        return error_set(err, code, "starting a thread: %s", strerror(code));
-    thaws->is_started = true;
-    return 0;
+    if (code == 0)
+        return 0;
+    thaws->is_started = false;
+    return error_set(err, code, "starting a thread: %s", strerror(code));
 }
 
 void thaws_stop(struct thaws *thaws)

@@ -336,11 +336,12 @@ int mirrors_new(struct administration *administration, struct mirrors **mirrors,
 
 int mirrors_start(struct mirrors *mirrors, struct error *err)
 {
+    mirrors->is_started = true; /* before the thread reads what lies beside it */
     int code = pthread_create(&mirrors->thread, NULL, thread_run, mirrors);
-    if (code)
-        return error_set(err, code, "starting a thread: %s", strerror(code));
-    mirrors->is_started = true;
-    return 0;
+    if (code == 0)
+        return 0;
+    mirrors->is_started = false;
+    return error_set(err, code, "starting a thread: %s", strerror(code));
 }
 
 void mirrors_stop(struct mirrors *mirrors)

@@ -445,11 +445,12 @@ int reclaimer_new(struct administration *administration, struct reclaimer **recl
 
 int reclaimer_start(struct reclaimer *reclaimer, struct error *err)
 {
+    reclaimer->is_started = true; /* before the thread reads what lies beside it */
     int code = pthread_create(&reclaimer->thread, NULL, thread_run, reclaimer);
-    if (code)
-        return error_set(err, code, "starting a thread: %s", strerror(code));
-    reclaimer->is_started = true;
-    return 0;
+    if (code == 0)
+        return 0;
+    reclaimer->is_started = false;
+    return error_set(err, code, "starting a thread: %s", strerror(code));
 }
 
 void reclaimer_stop(struct reclaimer *reclaimer)
