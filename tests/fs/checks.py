@@ -23,7 +23,7 @@ def need(*programs):
 
 def need_mounted_root():
     """Mounts can be private only below a mount."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         if not any(line.split()[4] == "/" for line in file):
             sys.exit("the root directory is no mount: before chroot to DIR, mount --bind DIR DIR")
 

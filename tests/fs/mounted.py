@@ -43,7 +43,7 @@ def children():
 
 
 def is_mounted(path):
-    with open("/proc/self/mounts", encoding="utf-8") as file:
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
         return any(line.split(" ")[1] == path.replace(" ", "\\040") for line in file)
 
 
@@ -70,7 +70,7 @@ def new_room():
 @atexit.register
 def clear_rooms():
     for room in rooms:
-        with open("/proc/self/mounts", encoding="utf-8") as file:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
             mounts = [line.split(" ")[1].replace("\\040", " ") for line in file]
         for path in mounts:
             if path.startswith(room + "/"):

@@ -89,7 +89,7 @@ def test_the_command_returns_when_it_can_be_used():
 def test_what_mount_shows():
     """/proc/mounts has the type, the source and the options"""
     with Background("-o", "ro,noexec") as mount:
-        with open("/proc/self/mounts", encoding="utf-8") as file:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
             line = next(line.split() for line in file if line.split()[1] == mount.mountpoint)
         equal((line[0], line[2]), (mount.source, "fuse.vmsnapfs"))
         for option in ("ro", "noexec", "default_permissions"):
@@ -132,7 +132,7 @@ def test_killed():
 
 def mounts_on(path):
     """How many mounts lie on top of each other there."""
-    with open("/proc/self/mounts", encoding="utf-8") as file:
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
         return sum(line.split(" ")[1] == path for line in file)
 
 

@@ -80,7 +80,7 @@ def install():
 
 def mounts(target=TARGET):
     """[(source, type, options)] of what is mounted on `target`."""
-    with open("/proc/self/mounts", encoding="utf-8") as file:
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.split() for line in file]
     return [(line[0], line[2], line[3].split(",")) for line in lines if line[1] == target]
 
