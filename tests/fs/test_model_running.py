@@ -43,7 +43,7 @@ CRASH_POINTS = {
              "mirror-resumed", "mirror-ends", "mirror-detached", "mirror-dropped"),
 }  # fmt: skip
 EXPECTED = (r"its QEMU", r"ended while nobody looked", r"ended by signal", r"ended without being asked")
-EXPECTED_OF_CRASHES = (r"journal|undone|complet|settle|interrupted|storage daemon|does not answer|start|memory|copy|merge|go on as before|after its snapshot",)
+EXPECTED_OF_CRASHES = (r"journal|undone|complet|settle|interrupted|storage daemon|does not answer|start|memory|copy|merge|go on as before|after its snapshot|could not be saved; that is tried again",)
 POWER = {"running": RUNS, "paused": PAUSED, "shutoff": OFF, "crashed": OFF}
 
 
