@@ -187,13 +187,18 @@ static int held_look_begin(struct catalog_service *service, uint64_t serial, con
 /* What becomes of what was found: called once, with the lock not held. */
 typedef int held_look_end(struct held_look *look, struct draft *draft, void *opaque, struct error *err);
 
-/* The look knew the state of this domain alone. With the lock held. */
-static int refuse_layers_of_others(struct catalog_service *service, struct draft *draft, struct error *err)
+/* The look knew the state of this domain alone, and it is the one that counts: what the member still has of
+ * it, which may be administered where it is so no more, is not another domain's. With the lock held. */
+static int refuse_layers_of_others(const struct held_look *look, struct draft *draft, struct error *err)
 {
+    struct catalog_service *service = look->service;
     size_t count = 0;
     cleanup_free struct state_domain **states = members_states(&service->members, &count);
     if (!states)
         return error_set(err, ENOMEM, "%s", strerror(ENOMEM));
+    for (size_t i = 0; i < count; i++)
+        if (states[i]->serial == look->serial)
+            states[i] = look->state;
     administered_refuse_layers(locate_source(service->options.locate), draft, states, count);
     return 0;
 }
@@ -207,7 +212,7 @@ static int publish(struct held_look *look, struct draft *draft, void *opaque, st
     struct member *member = members_find(&service->members, look->serial);
     if (!member)
         return gone(err);
-    int r = refuse_layers_of_others(service, draft, err);
+    int r = refuse_layers_of_others(look, draft, err);
     if (r < 0)
         return r;
     r = members_replace(&service->members, locate_source(service->options.locate), draft, member,
@@ -285,7 +290,7 @@ static int imagine(struct held_look *look, struct draft *draft, void *opaque, st
     struct catalog_service *service = look->service;
     struct imagined *imagined = opaque;
     LOCK_MEMBERS(service);
-    int r = refuse_layers_of_others(service, draft, err);
+    int r = refuse_layers_of_others(look, draft, err);
     if (r < 0)
         return r;
     return members_imagine(&service->members, locate_source(service->options.locate), draft,
