@@ -234,9 +234,12 @@ static int undo_step(struct administration *administration, const struct undo_ru
         return undo_pivot_back(running, err);
     if (strcmp(step->type, "resume") == 0)
         return undo_running_resume(running, err);
-    if ((strcmp(step->type, "file") == 0 || strcmp(step->type, "memory") == 0) &&
-        has_arguments(step, "sssnn"))
+    bool is_image = strcmp(step->type, "file") == 0;
+    if ((is_image || strcmp(step->type, "memory") == 0) && has_arguments(step, "sssnn")) {
+        if (is_image)
+            undo_running_close(running, arguments[0].string, arguments[2].string, (ino_t)arguments[4].number);
         return undo_file(arguments, err);
+    }
     bool has_mark = has_arguments(step, "ssnn");
     struct qcow2_table_mark mark = {QCOW2_TABLE_UNKNOWN, 0};
     if (has_mark)
