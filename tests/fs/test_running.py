@@ -200,7 +200,7 @@ def test_undone_in_its_qemu():
     """An overlay that can't be opened, or not be put on top, leaves no node, no descriptor and no file behind"""
     need(QEMU)
     faults = Faults()
-    with Running(("qcow2", "qcow2"), environment=faults.environment(), expected=(r"monitor", r"error")) as mount:
+    with Running(("qcow2", "qcow2"), environment=faults.environment(), expected=(r"monitor", r"error", r"does not answer")) as mount:
         mount.start()
         for command, number, words in (
             ("blockdev-add", 1, ALL.format("external")),
@@ -216,6 +216,13 @@ def test_undone_in_its_qemu():
             command_refused(errno.ENOSPC, mount, "web1", "create", f"one disk-only {words}")
             assert faults.disarm(), f"{command}, number {number}, was not met"
             equal((opened_by_qemu(mount), administer.names_beside(mount)), before, f"{command} {number}")
+        before = opened_by_qemu(mount), administer.names_beside(mount)
+        for number in (1, 2):
+            faults.arm(Fault("monitor", "carried out, silent", only="blockdev-add"), number)
+            command_refused(errno.ETIMEDOUT, mount, "web1", "create", "one disk-only " + ALL.format("external"))
+            assert faults.disarm(), f"blockdev-add, number {number}, was not met"
+            wait_for(lambda: (opened_by_qemu(mount), administer.names_beside(mount)) == before, lambda: f"{opened_by_qemu(mount)} to be {before}")
+        wait_state(mount, "running")
         mount.take("one disk-only " + ALL.format("external"))
         mount.guest_writes(31)
         mount.check()
