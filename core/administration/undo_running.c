@@ -347,21 +347,15 @@ int undo_running_complete(struct administration *administration, const struct jo
 
 /* ---- Undoing in an image that is open there ---- */
 
-void undo_running_close(const struct undo_running *running, const char *directory, const char *name,
-                        ino_t inode)
+void undo_running_close(const struct undo_running *running, const char *path, ino_t inode)
 {
-    cleanup_free char *path = NULL;
     struct stat file;
     struct error why;
     if (!running->qmp || qmp_is_dead(running->qmp))
         return;
-    if (asprintf(&path, "%s/%s", directory, name) < 0) {
-        path = NULL;
-        return;
-    }
     const struct block_engine engine = {.qmp = running->qmp, .timeout_ms = ANSWER_MS};
     if (lstat(path, &file) == 0 && file.st_ino == inode && layer_nodes_close(&engine, &file, path, &why) < 0)
-        log_warning("%s is removed, and its QEMU has it open still: %s", path, why.text);
+        log_warning("what was to use %s is undone, and yet its QEMU has it open: %s", path, why.text);
 }
 
 int undo_running_internal(const struct undo_running *running, const char *path, const char *tag,

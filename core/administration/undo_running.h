@@ -49,12 +49,11 @@ int undo_running_complete(struct administration *administration, const struct jo
                           struct error *err);
 
 /*
- * Has the QEMU close the file that is about to be removed, this very one, where the operation had it opened
- * there and did not come to using it. What it does not close stays open there under a name that nobody uses
- * again, and is no reason not to undo the rest.
+ * Has the QEMU close the file, this very one, where the operation had it opened there and did not come to
+ * using it: it is removed, or, where it is the user's, to be used again. What it does not close stays open
+ * there under a name that nobody uses again, and is no reason not to undo the rest.
  */
-void undo_running_close(const struct undo_running *running, const char *directory, const char *name,
-                        ino_t inode);
+void undo_running_close(const struct undo_running *running, const char *path, ino_t inode);
 
 /*
  * Takes an internal snapshot out of an image that the QEMU has open. -ENODEV, without a text, where it has

@@ -310,6 +310,8 @@ def test_crashes_with_a_users_overlay():
                     mount.check(is_running=False)
                     mount.start()
                 wait_state(mount, "running")
+                if not is_there:  # no QEMU has it open
+                    mount.take(f"one disk-only reuse-external disk=vda:external:{mine} disk=vdb:internal")
                 mount.take("two disk-only")
                 mount.guest_writes(55)
                 mount.check()
