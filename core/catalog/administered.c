@@ -224,6 +224,10 @@ static void refuse_layer(const char *source, struct draft *draft, struct draft_d
     draft->is_incomplete = true;
     disk->is_of_another = true;
     scan_chain_done(&disk->chain);
+    /* Where they are known already: without its chain, what was active would be a frozen layer. */
+    free(disk->layers);
+    disk->layers = NULL;
+    disk->layer_count = 0;
 }
 
 void administered_refuse_layers(const char *source, struct draft *draft, struct state_domain *const *states,

@@ -187,8 +187,8 @@ static int held_look_begin(struct catalog_service *service, uint64_t serial, con
 /* What becomes of what was found: called once, with the lock not held. */
 typedef int held_look_end(struct held_look *look, struct draft *draft, void *opaque, struct error *err);
 
-/* The look knew the state of this domain alone, and the members do not know that one yet. With the lock held.
- */
+/* The look knew the state of this domain alone, and it is the one that counts: what the member still has of
+ * it, which may be administered where it is so no more, is not another domain's. With the lock held. */
 static int refuse_layers_of_others(const struct held_look *look, struct draft *draft, struct error *err)
 {
     struct catalog_service *service = look->service;

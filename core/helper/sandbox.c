@@ -38,7 +38,6 @@
 #define LISTEN_PID_NAME "LISTEN_PID="
 #define KILL_WAIT_MS    5000
 #define OOM_SCORE       "500" /* taken before any process of the same size that does not ask for it */
-#define LEFT_MAX        64
 #define REAP_FIRST_MS   2
 #define REAP_MAX_MS     1000
 
@@ -171,9 +170,9 @@ struct job {
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    pid_t owner;          /* the process in which the thread runs; protected by lock, as is what follows */
-    struct job *first;    /* not begun yet */
-    pid_t left[LEFT_MAX]; /* killed, and not reaped: one that waits for storage that is gone may take long */
+    pid_t owner;       /* the process in which the thread runs; protected by lock, as is what follows */
+    struct job *first; /* not begun yet */
+    pid_t *left;       /* killed, and not reaped: one that waits for storage that is gone may take long */
     size_t left_count;
 } starter = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
@@ -271,8 +270,12 @@ static pid_t starter_fork(struct plan *plan)
 static void starter_reap(pid_t pid)
 {
     pthread_mutex_lock(&starter.lock);
-    if (starter.left_count < LEFT_MAX)
-        starter.left[starter.left_count++] = pid; /* else it stays a zombie as long as we live */
+    starter_reap_locked(); /* the others: the thread may be busy starting new ones */
+    pid_t *grown = realloc(starter.left, (starter.left_count + 1) * sizeof *grown);
+    if (grown) {
+        starter.left = grown;
+        grown[starter.left_count++] = pid;
+    } /* else it stays a zombie as long as we live */
     pthread_cond_broadcast(&starter.changed);
     pthread_mutex_unlock(&starter.lock);
 }

@@ -423,11 +423,13 @@ bool storage_daemon_leave(struct storage_daemon *daemon, bool (*is_open)(void *o
 {
     const struct timespec pause = {.tv_nsec = LEAVE_PAUSE_NS};
     int64_t deadline = deadline_in(timeout_ms);
-    bool is_closed = false;
-    while (daemon->is_ending && !(is_closed = !is_open(opaque)) && monotonic_ms() < deadline &&
-           sandbox_running(&daemon->process))
+    bool is_closed = false, is_running = sandbox_running(&daemon->process);
+    /* In this order: what has ended between two looks has no image open at the second. */
+    while (daemon->is_ending && !(is_closed = !is_open(opaque)) && is_running && monotonic_ms() < deadline) {
         nanosleep(&pause, NULL);
-    if (is_closed || !sandbox_running(&daemon->process))
+        is_running = sandbox_running(&daemon->process);
+    }
+    if (is_closed || !is_running)
         sandbox_leave(&daemon->process);
     else
         sandbox_end(&daemon->process, 0);

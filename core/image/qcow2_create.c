@@ -10,11 +10,13 @@
 #include "image/qcow2_create.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/utf8.h"
 #include "image/qcow2_format.h"
 
 #define CLUSTER_BITS       16
@@ -32,6 +34,18 @@ enum { HEADER, REFCOUNT_TABLE, REFCOUNT_BLOCK, L1_TABLE };
 /* One refcount block has to tell of all clusters. */
 _Static_assert(L1_TABLE + L1_BYTES_MAX / CLUSTER_BYTES <= CLUSTER_BYTES / REFCOUNT_BYTES, "one block");
 
+/* QEMU opens such a file, but can't be told of it in JSON, and so not be told to merge it. */
+static bool is_utf8(const char *name)
+{
+    uint32_t code;
+    for (size_t left = strlen(name), length; left > 0; name += length, left -= length) {
+        length = utf8_decode(name, left, &code);
+        if (length == 0)
+            return false;
+    }
+    return true;
+}
+
 static int check(const struct qcow2_create *what, struct error *err)
 {
     if (what->size_bytes % QCOW2_SECTOR_BYTES)
@@ -47,6 +61,8 @@ static int check(const struct qcow2_create *what, struct error *err)
     if (strlen(what->backing_name) > BACKING_NAME_BYTES)
         return error_set(err, ENAMETOOLONG, "the name of its backing file has more than %d bytes",
                          BACKING_NAME_BYTES);
+    if (!is_utf8(what->backing_name))
+        return error_set(err, EINVAL, "the name of its backing file is no UTF-8, which QEMU needs");
     return 0;
 }
 

@@ -11,8 +11,9 @@
 #include "base/error.h"
 
 struct qcow2_create {
-    uint64_t size_bytes;      /* virtual; a multiple of 512 */
-    const char *backing_name; /* what its header says, 1 to 1023 bytes; it is not opened. NULL: no overlay */
+    uint64_t size_bytes; /* virtual; a multiple of 512 */
+    /* What its header says, 1 to 1023 bytes of UTF-8; it is not opened. NULL: no overlay. */
+    const char *backing_name;
     const char *backing_format; /* QEMU's name; never to be guessed: NULL is refused with a name */
 };
 

@@ -622,9 +622,8 @@ int connect(int fd, __CONST_SOCKADDR_ARG address, socklen_t length)
 
 /* ---- Helper programs ---- */
 
-pid_t fork(void)
+static pid_t start(pid_t (*real)(void))
 {
-    REAL(fork);
     uint32_t code = hit(STARTS, "fork", "");
     if (code) {
         errno = (int)code;
@@ -634,6 +633,20 @@ pid_t fork(void)
     if (pid == 0)
         is_child = true;
     return pid;
+}
+
+pid_t fork(void)
+{
+    REAL(fork);
+    return start(real);
+}
+
+/* One with a memory of its own: nobody can return twice from the function that called vfork, and the daemon
+ * is no child. */
+pid_t vfork(void)
+{
+    REAL(fork);
+    return start(real);
 }
 
 #define CALLS 7

@@ -161,6 +161,18 @@ def is_ended(pid):
     return True
 
 
+def is_held_open(mount):
+    """Files without a name that some QEMU of this source has open: their space is not free."""
+    found = []
+    for pid in mount.processes():
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                target = os.readlink(f"/proc/{pid}/fd/{entry}")
+                if target.startswith(mount.source) and target.endswith("(deleted)"):
+                    found.append(target)
+    return found
+
+
 def bottom_name(name):
     """QEMU gives a chain that names its nodes as json:…"""
     if not name.startswith("json:"):

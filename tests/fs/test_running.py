@@ -13,6 +13,7 @@ import domains
 import make
 from administer import command_refused
 from checks import equal, fails_with, need
+from faults import Fault, Faults
 from mounted import run, wait_for
 from running import ALL, Running, Unchanged, attempt_any, bottom_name, is_paused, refused, wait_connected
 from test_power import QEMU, Guest, Monitor, Watched, power, state, wait_state
@@ -160,6 +161,71 @@ def test_all_disks_or_none():
         mount.check()
         with open(taken, encoding="ascii") as file:
             equal(file.read(), "a user's")
+
+
+def opened_by_qemu(mount):
+    """Block nodes by the files that they have open, and the files of the source by their descriptors."""
+    with mount.own() as monitor:
+        nodes = monitor.command("query-named-block-nodes", flat=True)
+    (pid,) = mount.processes()
+    files = []
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            files.append(os.readlink(f"/proc/{pid}/fd/{entry}"))
+    return sorted((node["drv"], bottom_name(node["file"])) for node in nodes), sorted(path for path in files if path.startswith(mount.source))
+
+
+def test_nothing_stays_open():
+    """After many snapshots that were deleted again, its QEMU has no node and no descriptor more than before"""
+    need(QEMU)
+    with Running(("qcow2", "raw")) as mount:
+        mount.start()
+        before = opened_by_qemu(mount)
+        for number in range(20):
+            mount.rest()
+            mount.guest_writes(number + 1, at=number % 4 * 4096)
+            mount.take(f"s{number} disk-only " + ALL.format("external"))
+            if number % 3:
+                os.rmdir(administer.snapshot_path(mount, "web1", f"s{number}"))
+                del mount.frozen_bytes[f"s{number}"]
+        for name in list(mount.frozen_bytes):
+            os.rmdir(administer.snapshot_path(mount, "web1", name))
+            del mount.frozen_bytes[name]
+        administer.wait_idle(mount)
+        mount.check()
+        equal(opened_by_qemu(mount), before)
+
+
+def test_undone_in_its_qemu():
+    """An overlay that can't be opened, or not be put on top, leaves no node, no descriptor and no file behind"""
+    need(QEMU)
+    faults = Faults()
+    with Running(("qcow2", "qcow2"), environment=faults.environment(), expected=(r"monitor", r"error", r"does not answer")) as mount:
+        mount.start()
+        for command, number, words in (
+            ("blockdev-add", 1, ALL.format("external")),
+            ("blockdev-add", 2, ALL.format("external")),
+            ("transaction", 1, ALL.format("external")),
+            ("transaction", 1, "disk=vda:external disk=vdb:internal"),
+            ("blockdev-snapshot", 1, "disk=vda:external disk=vdb:no"),
+            ("blockdev-snapshot-internal-sync", 1, "disk=vda:internal disk=vdb:no"),
+        ):
+            before = opened_by_qemu(mount), administer.names_beside(mount)
+            faults.watch(mount.source)
+            faults.arm(Fault("monitor", "error", only=command), number)
+            command_refused(errno.ENOSPC, mount, "web1", "create", f"one disk-only {words}")
+            assert faults.disarm(), f"{command}, number {number}, was not met"
+            equal((opened_by_qemu(mount), administer.names_beside(mount)), before, f"{command} {number}")
+        before = opened_by_qemu(mount), administer.names_beside(mount)
+        for number in (1, 2):
+            faults.arm(Fault("monitor", "carried out, silent", only="blockdev-add"), number)
+            command_refused(errno.ETIMEDOUT, mount, "web1", "create", "one disk-only " + ALL.format("external"))
+            assert faults.disarm(), f"blockdev-add, number {number}, was not met"
+            wait_for(lambda: (opened_by_qemu(mount), administer.names_beside(mount)) == before, lambda: f"{opened_by_qemu(mount)} to be {before}")
+        wait_state(mount, "running")
+        mount.take("one disk-only " + ALL.format("external"))
+        mount.guest_writes(31)
+        mount.check()
 
 
 def test_reused_overlay():

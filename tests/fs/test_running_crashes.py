@@ -14,7 +14,7 @@ import domains
 from agent import agent_of
 from checks import Skip, equal, need
 from mounted import run, wait_for
-from running import Running, bottom_name
+from running import Running, bottom_name, is_held_open
 from test_power import QEMU, Guest, Watched, events, state, wait_state
 
 HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
@@ -80,6 +80,7 @@ def judge(mount, fate, present, taken, must_be=None):
         for path in administer.images(mount.source):
             assert not any(tag.startswith("one") for tag in administer.tags(path)), path
         equal(administer.names_beside(mount), mount.names_before)
+        equal(is_held_open(mount), [], "what was undone is open in its QEMU")
     mount.guest_reads()
     mount.guest_writes(111, at=3 * 65536)
     mount.take("later disk-only disk=vda:external disk=vdb:internal")
@@ -309,6 +310,8 @@ def test_crashes_with_a_users_overlay():
                     mount.check(is_running=False)
                     mount.start()
                 wait_state(mount, "running")
+                if not is_there:  # no QEMU has it open
+                    mount.take(f"one disk-only reuse-external disk=vda:external:{mine} disk=vdb:internal")
                 mount.take("two disk-only")
                 mount.guest_writes(55)
                 mount.check()

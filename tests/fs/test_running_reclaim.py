@@ -20,7 +20,7 @@ import make
 from administer import snapshot_path, wait_idle
 from checks import Skip, equal, need
 from mounted import run, wait_for
-from running import PAGE, Running, administer_bytes, bottom_name, is_ended, same, wait_connected
+from running import PAGE, Running, administer_bytes, bottom_name, is_ended, is_held_open, same, wait_connected
 from test_power import BARE, QEMU, Guest, Monitor, Watched, state, wait_state
 
 HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
@@ -44,18 +44,6 @@ def check_headers(mount):
             wanted = "raw" if told["full-backing-filename"].endswith(".img") else "qcow2"
             equal(told.get("backing-filename-format"), wanted, path)
             assert os.path.exists(told["full-backing-filename"]), told
-
-
-def is_held_open(mount):
-    """Files without a name that some QEMU of this source has open: their space is not free."""
-    found = []
-    for pid in mount.processes():
-        for entry in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):
-                target = os.readlink(f"/proc/{pid}/fd/{entry}")
-                if target.startswith(mount.source) and target.endswith("(deleted)"):
-                    found.append(target)
-    return found
 
 
 def is_home(mount):

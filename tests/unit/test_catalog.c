@@ -30,17 +30,22 @@ static struct mount {
     atomic_uint changes;
     atomic_uint kept; /* domains that were the same in both, summed over all changes */
     atomic_uint counted;
-    atomic_uint incomplete; /* domains that could not be changed, in all catalogs that were published */
+    atomic_uint broken; /* domains that were published without an active image, or incomplete */
 } mounted;
 
 static void on_change(void *opaque, const struct catalog *before, const struct catalog *after)
 {
     assert_ptr_not_equal(before, after);
-    for (size_t i = 0; i < after->domain_count; i++) {
+    for (size_t i = 0; i < after->domain_count; i++)
         if (catalog_find_domain(before, after->domains[i]->name) == after->domains[i])
             atomic_fetch_add(&mounted.kept, 1);
-        if (after->domains[i]->is_incomplete)
-            atomic_fetch_add(&mounted.incomplete, 1);
+    for (size_t i = 0; i < after->domain_count; i++) {
+        const struct domain *domain = after->domains[i];
+        bool is_whole = !domain->is_incomplete;
+        for (size_t j = 0; j < domain->disk_count; j++)
+            is_whole &= domain->disks[j].active != NULL;
+        if (!is_whole)
+            atomic_fetch_add(&mounted.broken, 1);
     }
     atomic_fetch_add(&mounted.changes, 1);
 }
@@ -643,43 +648,66 @@ static void what_was_saved_is_shown_soon_also_where_it_could_not_be_at_once(void
     wait_for_snapshot("db", "other", true);
 }
 
-static void set_file(struct state_disk *disk, const char *file)
+/* The disks of a domain are administered from now on, or no more. */
+static void set_administered(struct state_domain *state, bool is_administered)
 {
-    free(disk->active);
-    free(disk->original);
-    disk->active = file ? strdup(file) : NULL;
-    disk->original = file ? strdup(file) : NULL;
+    static const char *const files[] = {"db-a.qcow2", "db-b.qcow2"};
+    state->is_administered = is_administered;
+    for (size_t i = 0; i < state->disk_count; i++) {
+        free(state->disks[i].active);
+        free(state->disks[i].original);
+        state->disks[i].active = is_administered ? strdup(files[i]) : NULL;
+        state->disks[i].original = is_administered ? strdup(files[i]) : NULL;
+    }
 }
 
-static void show(const struct state_domain *state)
+/* What it was until then is not another domain's: for a moment its active images would be frozen layers. */
+static void a_domain_that_is_administered_no_more_is_whole_all_the_time(void **unused)
 {
     struct error err = {0};
-    if (catalog_save(mounted.service, state, &err) < 0 ||
-        catalog_show(mounted.service, state, NULL, &err) < 0)
-        fail_msg("%s", err.text);
+    make_defined();
+    run("for i in a b; do qemu-img snapshot -d one db-$i.qcow2; done");
+    mount_source(0);
+    uint64_t domain = serial_of("db", NULL);
+    assert_int_equal(catalog_hold(mounted.service, domain, &err), 0);
+    for (int i = 0; i < 4; i++) {
+        struct state_domain *state = NULL;
+        struct domain *shown = NULL;
+        assert_int_equal(catalog_refresh(mounted.service, domain, NULL, &state, &err), 0);
+        set_administered(state, i % 2 == 0);
+        assert_int_equal(catalog_save(mounted.service, state, &err), 0);
+        assert_int_equal(catalog_show(mounted.service, state, &shown, &err), 0);
+        assert_true(shown->is_administered == (i % 2 == 0) && shown->snapshot_count == 0 && !shown->problem);
+        domain_unref(shown);
+        state_domain_free(state);
+        assert_int_equal(atomic_load(&mounted.broken), 0);
+    }
+    assert_int_equal(atomic_load(&mounted.changes), 4);
+    catalog_release(mounted.service, domain);
 }
 
-/* What it said before is not held against it: its file was a layer then, and is the domain's own now. */
-static void the_end_of_administration_is_shown_at_once(void **unused)
+/* A look at the one alone, to which the other's layers are told afterwards. */
+static void a_layer_of_another_domain_is_no_snapshot_either(void **unused)
 {
     struct error err = {0};
     struct state_domain *state = NULL;
+    struct domain *seen = NULL;
     make_defined();
-    mount_source(WATCH | SLOW_TIMER);
-    uint64_t domain = serial_of("db", NULL);
-    wait_until_quiet();
+    run("for i in a b; do qemu-img snapshot -d one db-$i.qcow2; done; echo '{\"disks\":[{\"target\":\"vda\","
+        "\"source\":\"db-a.qcow2\",\"format\":\"qcow2\"}]}' > other.json");
+    mount_source(0);
+    uint64_t domain = serial_of("db", NULL), other = serial_of("other", NULL);
     assert_int_equal(catalog_hold(mounted.service, domain, &err), 0);
+    assert_int_equal(catalog_hold(mounted.service, other, &err), 0);
     assert_int_equal(catalog_refresh(mounted.service, domain, NULL, &state, &err), 0);
-    state->is_administered = true;
-    set_file(&state->disks[0], "db-a.qcow2");
-    set_file(&state->disks[1], "db-b.qcow2");
-    show(state);
-    state->is_administered = false;
-    set_file(&state->disks[0], NULL);
-    set_file(&state->disks[1], NULL);
-    show(state);
-    assert_int_equal(atomic_load(&mounted.incomplete), 0);
+    set_administered(state, true);
+    assert_int_equal(catalog_show(mounted.service, state, NULL, &err), 0);
+    assert_int_equal(catalog_refresh(mounted.service, other, &seen, NULL, &err), 0);
+    assert_true(seen->is_incomplete && seen->disks[0].is_of_another && !seen->disks[0].active);
+    assert_true(seen->snapshot_count == 0 && seen->layer_count == 0);
+    domain_unref(seen);
     state_domain_free(state);
+    catalog_release(mounted.service, other);
     catalog_release(mounted.service, domain);
 }
 
@@ -733,7 +761,8 @@ int main(void)
         TEST(nobody_else_becomes_the_domain_of_a_bad_definition),
         TEST(what_could_not_be_read_for_one_domain_is_looked_at_again),
         TEST(what_was_saved_is_shown_soon_also_where_it_could_not_be_at_once),
-        TEST(the_end_of_administration_is_shown_at_once),
+        TEST(a_domain_that_is_administered_no_more_is_whole_all_the_time),
+        TEST(a_layer_of_another_domain_is_no_snapshot_either),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

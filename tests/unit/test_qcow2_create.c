@@ -101,6 +101,8 @@ static void test_what_is_refused(void **state)
     must_fail(create("ours", 2 * PIB + 512, NULL, NULL, &why), EFBIG);
     must_fail(create("ours", UINT64_MAX - 511, NULL, NULL, &why), EFBIG);
     must_fail(create("ours", MIB, "", "raw", &why), EINVAL);
+    must_fail(create("ours", MIB, "/b\xff/base", "raw", &why), EINVAL); /* which can't be said in JSON */
+    must_fail(create("ours", MIB, "/base\xc3", "raw", &why), EINVAL);
     must_fail(create("ours", MIB, "/base", NULL, &why), EINVAL);
     must_fail(create("ours", MIB, "/base", "", &why), EINVAL);
     must_fail(create("ours", MIB, "/base", "0123456789abcdef", &why), EINVAL);

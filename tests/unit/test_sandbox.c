@@ -318,6 +318,28 @@ static void one_that_is_left_is_killed_and_reaped(void **state)
     close(fd);
 }
 
+/* However many there are at once. */
+static void all_that_are_left_are_reaped(void **state)
+{
+    enum { COUNT = 150 };
+    static struct helper_process processes[COUNT];
+    pid_t pids[COUNT];
+    int fds[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
+        processes[i] = start_probe(plain, WORDS("wait", ""), &fds[i]);
+        pids[i] = processes[i].pid;
+    }
+    for (size_t i = 0; i < COUNT; i++)
+        sandbox_leave(&processes[i]);
+    for (size_t i = 0; i < COUNT; i++) {
+        for (int tries = 0; kill(pids[i], 0) == 0; tries++) {
+            assert_true(tries < 60000);
+            usleep(1000);
+        }
+        close(fds[i]);
+    }
+}
+
 static void *start_and_leave(void *opaque)
 {
     int fd;
@@ -488,6 +510,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_it_says_is_kept_and_too_much_of_it_does_not_stop_it),
         cmocka_unit_test(ending_takes_even_one_that_ignores_it),
         cmocka_unit_test(one_that_is_left_is_killed_and_reaped),
+        cmocka_unit_test(all_that_are_left_are_reaped),
         cmocka_unit_test(a_helper_outlives_the_thread_that_asked_for_it),
         cmocka_unit_test(a_helper_dies_with_the_daemon),
         cmocka_unit_test(a_missing_program_is_named_with_its_package),

@@ -739,6 +739,38 @@ static void test_the_same_commands_in_a_qemu(void **state)
     }
 }
 
+/* Open at the first look, after which the daemon ends. */
+static bool is_open_until_it_ends(void *opaque)
+{
+    pid_t *pid = opaque;
+    siginfo_t status;
+    if (!*pid)
+        return false;
+    while (waitid(P_PID, (id_t)*pid, &status, WEXITED | WNOWAIT) < 0)
+        assert_int_equal(errno, EINTR);
+    *pid = 0;
+    return true;
+}
+
+static bool is_always_open(void *opaque)
+{
+    return true;
+}
+
+static void test_left_at_its_end(void **state)
+{
+    make_two();
+    for (int way = 0; way < 2; way++) {
+        struct block_engine engine = start(two, 2);
+        pid_t pid = storage_daemon_pid(engine.daemon);
+        storage_daemon_begin_stop(engine.daemon, LONG_MS);
+        if (way == 0)
+            assert_true(storage_daemon_leave(engine.daemon, is_open_until_it_ends, &pid, LONG_MS));
+        else /* by another program, for which nobody waits */
+            assert_false(storage_daemon_leave(engine.daemon, is_always_open, NULL, LONG_MS));
+    }
+}
+
 static int teardown(void **state)
 {
     forget_nodes();
@@ -775,6 +807,7 @@ int main(void)
         cmocka_unit_test(test_graphs_that_are_not_spelled_out),
         cmocka_unit_test(test_flush_of_nodes),
         cmocka_unit_test(test_a_daemon_that_hangs),
+        cmocka_unit_test(test_left_at_its_end),
         cmocka_unit_test(test_a_daemon_that_does_not_start),
         cmocka_unit_test(test_the_same_commands_in_a_qemu),
     };

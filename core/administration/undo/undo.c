@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -195,8 +196,13 @@ int undo_begin_for(struct administration *administration, const struct domain *d
 
 /* ---- Undoing ---- */
 
-static int undo_file(const struct journal_argument *arguments, struct error *err)
+static int undo_file(const struct undo_running *running, const struct journal_argument *arguments,
+                     struct error *err)
 {
+    cleanup_free char *path = NULL;
+    if (asprintf(&path, "%s/%s", arguments[0].string, arguments[2].string) < 0)
+        return path = NULL, error_set(err, ENOMEM, "out of memory");
+    undo_running_close(running, path, (ino_t)arguments[4].number);
     cleanup_close int directory = open(arguments[0].string, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0)
         return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", arguments[0].string);
@@ -228,15 +234,20 @@ static int undo_step(struct administration *administration, const struct undo_ru
 {
     const struct journal_argument *arguments = step->arguments;
     if (strcmp(step->type, "commit") == 0 || strcmp(step->type, "running") == 0 ||
-        strcmp(step->type, "overlay") == 0 || strcmp(step->type, "stop") == 0)
+        strcmp(step->type, "stop") == 0)
         return 0;
+    if (strcmp(step->type, "overlay") == 0) {
+        if (has_arguments(step, "sssnnnn"))
+            undo_running_close(running, arguments[0].string, (ino_t)arguments[3].number);
+        return 0;
+    }
     if (strcmp(step->type, "pivot") == 0 && has_arguments(step, "ss"))
         return undo_pivot_back(running, err);
     if (strcmp(step->type, "resume") == 0)
         return undo_running_resume(running, err);
     if ((strcmp(step->type, "file") == 0 || strcmp(step->type, "memory") == 0) &&
         has_arguments(step, "sssnn"))
-        return undo_file(arguments, err);
+        return undo_file(running, arguments, err);
     bool has_mark = has_arguments(step, "ssnn");
     struct qcow2_table_mark mark = {QCOW2_TABLE_UNKNOWN, 0};
     if (has_mark)

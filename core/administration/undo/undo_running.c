@@ -16,6 +16,7 @@
 #include "catalog/discover.h"
 #include "hypervisor/block_snapshot.h"
 #include "hypervisor/image_locks.h"
+#include "hypervisor/layer_nodes.h"
 #include "hypervisor/memory_save.h"
 #include "hypervisor/run_state.h"
 #include "hypervisor/running_disks.h"
@@ -345,6 +346,17 @@ int undo_running_complete(struct administration *administration, const struct jo
 }
 
 /* ---- Undoing in an image that is open there ---- */
+
+void undo_running_close(const struct undo_running *running, const char *path, ino_t inode)
+{
+    struct stat file;
+    struct error why;
+    if (!running->qmp || qmp_is_dead(running->qmp))
+        return;
+    const struct block_engine engine = {.qmp = running->qmp, .timeout_ms = ANSWER_MS};
+    if (lstat(path, &file) == 0 && file.st_ino == inode && layer_nodes_close(&engine, &file, path, &why) < 0)
+        log_warning("what was to use %s is undone, and yet its QEMU has it open: %s", path, why.text);
+}
 
 int undo_running_internal(const struct undo_running *running, const char *path, const char *tag,
                           struct error *err)

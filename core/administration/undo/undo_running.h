@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <sys/types.h>
+
 #include "administration/inside.h"
 #include "machine/machine.h"
 #include "store/journal.h"
@@ -45,6 +47,13 @@ int undo_running_go_on(const struct undo_running *running, const struct journal_
 /* Replaces the state by the one that was to come. Errors: as store_read_next and store_save. */
 int undo_running_complete(struct administration *administration, const struct journal_record *record,
                           struct error *err);
+
+/*
+ * Has the QEMU close the file, this very one, where the operation had it opened there and did not come to
+ * using it: it is removed, or, where it is the user's, to be used again. What it does not close stays open
+ * there under a name that nobody uses again, and is no reason not to undo the rest.
+ */
+void undo_running_close(const struct undo_running *running, const char *path, ino_t inode);
 
 /*
  * Takes an internal snapshot out of an image that the QEMU has open. -ENODEV, without a text, where it has
