@@ -33,6 +33,19 @@ static int ask_for_kvm(struct qmp *qmp, int timeout_ms, bool *enabled, struct er
     return 0;
 }
 
+/* One that was only saved (QEMU 10.0) is called like one that was migrated, but has its disks. */
+static int check_not_elsewhere(struct qmp *qmp, const struct run_state_answer *now, int timeout_ms,
+                               struct error *err)
+{
+    bool has_disks = true;
+    int rc = 0;
+    if (strcmp(now->word, "postmigrate") == 0)
+        rc = run_state_has_disks(qmp, timeout_ms, &has_disks, err);
+    if (rc < 0)
+        return rc;
+    return has_disks ? 0 : error_set(err, EBUSY, "the domain was migrated, and may run elsewhere");
+}
+
 int memory_save_look(struct qmp *qmp, int timeout_ms, struct memory_save_before *before, struct error *err)
 {
     struct run_state_answer answer;
@@ -44,13 +57,9 @@ int memory_save_look(struct qmp *qmp, int timeout_ms, struct memory_save_before 
     if (answer.state != RUN_STATE_RUNNING && answer.state != RUN_STATE_PAUSED)
         return error_set(err, EBUSY, "the domain is %s; its memory can't be saved",
                          run_state_name(answer.state));
-    bool has_disks = true;
-    if (strcmp(answer.word, "postmigrate") == 0)
-        rc = run_state_has_disks(qmp, timeout_ms, &has_disks, err);
+    rc = check_not_elsewhere(qmp, &answer, timeout_ms, err);
     if (rc < 0)
         return rc;
-    if (!has_disks)
-        return error_set(err, EBUSY, "the domain was migrated, and may run elsewhere");
     struct memory_save_before made = {.running = answer.running};
     bool kvm = true;
     if (qmp_version(qmp).major < LIVE_WITHOUT_KVM_MAJOR)
@@ -161,7 +170,9 @@ static int end_earlier_save(struct qmp *qmp, int timeout_ms, struct error *err)
     int rc = run_state_query_status(qmp, timeout_ms, &now, err);
     if (rc < 0 || strcmp(now.word, "postmigrate") != 0)
         return rc;
-    rc = run_state_continue(qmp, timeout_ms, err);
+    rc = check_not_elsewhere(qmp, &now, timeout_ms, err);
+    if (rc == 0)
+        rc = run_state_continue(qmp, timeout_ms, err);
     return rc < 0 ? rc : run_state_stop(qmp, timeout_ms, err);
 }
 

@@ -825,7 +825,12 @@ static void test_a_paused_guest_that_has_its_disks_is_saved_again(void **state)
         assert_fake_is_as_before(false);
     }
     fake.is_inactive = true;
+    fake.was_continued = false;
     must_fail(memory_save_look(client, LONG_MS, &before, &why), EBUSY);
+    /* Also where it went after it was looked at. */
+    enum stage stage;
+    assert_int_equal(save_all(client, false, LONG_MS, false, &stage), -EBUSY);
+    assert_false(fake.was_continued);
     fake.is_inactive = fake.is_10 = false;
     must_fail(memory_save_look(client, LONG_MS, &before, &why), EBUSY);
     disconnect(client);
