@@ -33,6 +33,19 @@ static int ask_for_kvm(struct qmp *qmp, int timeout_ms, bool *enabled, struct er
     return 0;
 }
 
+/* One that was only saved (QEMU 10.0) is called like one that was migrated, but has its disks. */
+static int check_not_elsewhere(struct qmp *qmp, const struct run_state_answer *now, int timeout_ms,
+                               struct error *err)
+{
+    bool has_disks = true;
+    int rc = 0;
+    if (strcmp(now->word, "postmigrate") == 0)
+        rc = run_state_has_disks(qmp, timeout_ms, &has_disks, err);
+    if (rc < 0)
+        return rc;
+    return has_disks ? 0 : error_set(err, EBUSY, "the domain was migrated, and may run elsewhere");
+}
+
 int memory_save_look(struct qmp *qmp, int timeout_ms, struct memory_save_before *before, struct error *err)
 {
     struct run_state_answer answer;
@@ -44,8 +57,9 @@ int memory_save_look(struct qmp *qmp, int timeout_ms, struct memory_save_before 
     if (answer.state != RUN_STATE_RUNNING && answer.state != RUN_STATE_PAUSED)
         return error_set(err, EBUSY, "the domain is %s; its memory can't be saved",
                          run_state_name(answer.state));
-    if (strcmp(answer.word, "postmigrate") == 0)
-        return error_set(err, EBUSY, "the domain was migrated, and may run elsewhere");
+    rc = check_not_elsewhere(qmp, &answer, timeout_ms, err);
+    if (rc < 0)
+        return rc;
     struct memory_save_before made = {.running = answer.running};
     bool kvm = true;
     if (qmp_version(qmp).major < LIVE_WITHOUT_KVM_MAJOR)
@@ -148,6 +162,20 @@ static int put_back(struct qmp *qmp, const struct memory_save_before *before, in
     return rc < 0 ? rc : migration_settings_apply(qmp, &before->settings, timeout_ms, err);
 }
 
+/* A paused domain that was saved before, and has only been given its disks back, can't be migrated again
+ * (QEMU 10.0) until it has run for an instant. Where that fails, it may run. */
+static int end_earlier_save(struct qmp *qmp, int timeout_ms, struct error *err)
+{
+    struct run_state_answer now;
+    int rc = run_state_query_status(qmp, timeout_ms, &now, err);
+    if (rc < 0 || strcmp(now.word, "postmigrate") != 0)
+        return rc;
+    rc = check_not_elsewhere(qmp, &now, timeout_ms, err);
+    if (rc == 0)
+        rc = run_state_continue(qmp, timeout_ms, err);
+    return rc < 0 ? rc : run_state_stop(qmp, timeout_ms, err);
+}
+
 /* Settings that could not be applied may be so in part. */
 static bool are_left(struct qmp *qmp, const struct migration_settings *before, int timeout_ms)
 {
@@ -161,13 +189,17 @@ int memory_save_begin(struct qmp *qmp, const struct memory_save_spec *spec,
 {
     const struct migration_settings settings = {
         .events = true, .pause_before_switchover = true, .max_bandwidth = BANDWIDTH};
-    bool set = false, stopped = false;
+    bool set = false, stopped = false, may_run = false;
     struct error why = {0}, undone = {0};
     int rc = migration_settings_apply(qmp, &settings, spec->timeout_ms, &why);
     set = rc == 0 || (!qmp_is_dead(qmp) && are_left(qmp, &before->settings, spec->timeout_ms));
     if (rc == 0 && before->running && (!spec->live || before->loses_pages)) {
         rc = run_state_stop(qmp, spec->timeout_ms, &why);
         stopped = rc == 0;
+    }
+    if (rc == 0 && !before->running) {
+        rc = end_earlier_save(qmp, spec->timeout_ms, &why);
+        may_run = rc < 0;
     }
     if (rc == 0)
         rc = migration_start(qmp, "migrate", spec->fd, spec->timeout_ms, &why);
@@ -183,6 +215,8 @@ int memory_save_begin(struct qmp *qmp, const struct memory_save_spec *spec,
     /* A migration of somebody else's may be why: it is none of ours to cancel. */
     if (stopped)
         run_state_continue(qmp, spec->timeout_ms, &undone);
+    if (may_run)
+        run_state_stop(qmp, spec->timeout_ms, &undone);
     if (set && !undone.code)
         migration_settings_apply(qmp, &before->settings, spec->timeout_ms, &undone);
     if (!undone.code)

@@ -23,6 +23,8 @@
  *
  * A domain that was stopped runs for an instant at the end: QEMU (7.2) gives one that was migrated its disks
  * back, and lets it be migrated again, only when it has run. What it writes then comes after the snapshot.
+ * With 10.0 it gets its disks back while it stands still, and is called "postmigrate" then; so it runs for an
+ * instant only if it is saved again before it was continued, and before that.
  *
  * The same threads and deadly errors as for qmp.h.
  */

@@ -10,6 +10,7 @@
 #include "format/json_parse.h"
 #include "hypervisor/deadline.h"
 #include "hypervisor/migration.h"
+#include "hypervisor/qmp_arguments.h"
 #include "hypervisor/qmp_message.h"
 
 const char *run_state_name(enum run_state state)
@@ -110,6 +111,28 @@ int run_state_activate_disks(struct qmp *qmp, int timeout_ms, struct error *err)
     struct error why;
     int rc = qmp_command(qmp, "blockdev-set-active", arguments, timeout_ms, NULL, &why);
     return rc == 0 || rc == -EOPNOTSUPP ? rc : error_set(err, -rc, "its disks stay inactive: %s", why.text);
+}
+
+int run_state_has_disks(struct qmp *qmp, int timeout_ms, bool *has_disks, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object(), *list = NULL;
+    qmp_add_bool(&arguments, "flat", true);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    int rc = qmp_command(qmp, "query-named-block-nodes", arguments, timeout_ms, &list, err);
+    if (rc < 0)
+        return rc;
+    if (!json_object_is_type(list, json_type_array))
+        return error_set(err, EPROTO, "query-named-block-nodes gave no list");
+    size_t count = json_object_array_length(list);
+    *has_disks = count > 0;
+    for (size_t i = 0; i < count; i++) {
+        struct json_object *node = json_object_array_get_idx(list, i), *active = NULL;
+        if (json_object_is_type(node, json_type_object))
+            json_object_object_get_ex(node, "active", &active);
+        *has_disks = *has_disks && json_object_get_boolean(active);
+    }
+    return 0;
 }
 
 int run_state_power_down(struct qmp *qmp, int timeout_ms, struct error *err)

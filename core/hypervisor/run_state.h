@@ -61,6 +61,12 @@ int run_state_continue(struct qmp *qmp, int timeout_ms, struct error *err);
  */
 int run_state_activate_disks(struct qmp *qmp, int timeout_ms, struct error *err);
 
+/*
+ * Whether it has its disks: false for one that was migrated, and may run elsewhere. A QEMU before 10.0 does
+ * not tell, and it is false. Errors: as qmp_command; EPROTO for an answer that is none.
+ */
+int run_state_has_disks(struct qmp *qmp, int timeout_ms, bool *has_disks, struct error *err);
+
 /* Presses the power button. Whether and when the guest takes notice is its own business; a stopped one does
  * when it runs again. */
 int run_state_power_down(struct qmp *qmp, int timeout_ms, struct error *err);

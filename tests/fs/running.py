@@ -231,9 +231,9 @@ class Unchanged:
 
 
 def is_paused(mount):
-    """As its QEMU says at this moment."""
+    """As its QEMU says at this moment. (QEMU 10 calls one whose memory was saved so until it runs again.)"""
     with mount.own() as monitor:
-        return monitor.command("query-status")["status"] == "paused"
+        return monitor.command("query-status")["status"] in ("paused", "postmigrate")
 
 
 def refused(code, mount, words, *said):

@@ -15,7 +15,7 @@ import domains
 from administer import command_of, command_refused
 from checks import equal, need
 from mounted import wait_for
-from running import Running, is_ended
+from running import ALL, Running, is_ended
 from test_power import QEMU, Guest, Watched, events, power, redefine, state, wait_state
 from test_running_crashes import EXPECTED, need_points
 
@@ -397,6 +397,33 @@ def test_memory():
                     mount.guest_reads()
                     mount.guest_writes(42, at=65536)
                 mount.check(is_running=state_wanted != "shutoff")
+
+
+def test_memory_of_a_paused_guest():
+    """A paused guest is saved more than once, and goes back and forth, without having been resumed"""
+    need(QEMU)
+    with Running() as mount:
+        mount.start()
+        power(mount, "pause")
+        kinds = ("memory=external " + ALL.format("external"), "memory=external " + ALL.format("internal"), "memory=internal")
+        for number, words in enumerate(kinds):
+            mount.guest_writes(50 + number)
+            mount.take(f"s{number} {words}")
+            is_now(mount, "paused")
+        for number in (0, 2, 1):
+            mount.guest_writes(60 + number)
+            back(mount, f"s{number}")
+            is_now(mount, "paused")
+            went_back(mount, f"s{number}")
+            equal(loaded(mount), True)
+            mount.guest_reads()
+            mount.guest_writes(70 + number)
+            mount.take(f"t{number} {kinds[number]}")
+            mount.check()
+        power(mount, "resume")
+        is_now(mount, "running")
+        mount.check()
+        no_leftovers(mount)
 
 
 def loaded(mount):

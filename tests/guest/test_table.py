@@ -111,9 +111,8 @@ def test_table():
                 continue
             points = mount.points(name)
             administer.command_of(mount, "web1", name, "revert", "running")
-            mount.serial.wait_counts(4)
-            mount.serial.assert_right()
-            assert min(mount.serial.counts()) >= points[0].count, f"{name}: the guest has begun anew"
+            mount.goes_on()
+            mount.serial.assert_went_on(points[0].count)
             equal(mount.points(name), points, f"{name} after going back to it")
             print(f"    {name}: the guest went on from {points[0].count}", flush=True)
         mount.power("destroy")

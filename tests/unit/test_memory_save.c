@@ -66,7 +66,9 @@ static void assert_as_before(bool running)
     struct qmp *qmp = qemu.engine.qmp;
     struct run_state_answer answer;
     must(run_state_query(qmp, LONG_MS, &answer, &why));
-    assert_string_equal(answer.word, running ? "running" : "paused");
+    /* QEMU 10 has no way from "postmigrate" to "paused" but to let it run. */
+    if (running || qmp_version(qmp).major < 10 || strcmp(answer.word, "postmigrate") != 0)
+        assert_string_equal(answer.word, running ? "running" : "paused");
     assert_int_equal(answer.state, running ? RUN_STATE_RUNNING : RUN_STATE_PAUSED);
     struct migration_settings settings;
     must(migration_settings_query(qmp, LONG_MS, &settings, &why));
@@ -123,6 +125,20 @@ static void assert_restores(int value)
     must(run_state_query(qemu.engine.qmp, LONG_MS, &answer, &why));
     assert_false(answer.running);
     assert_int_equal(qemu_process_memory(&qemu), value);
+    /* A paused domain can be saved at once, and again. */
+    for (int i = 0; i < 2; i++) {
+        cleanup_close int new = open(in_folder("new"), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        const struct memory_save_spec spec = {.fd = new, .timeout_ms = LONG_MS};
+        must(memory_save_look(qemu.engine.qmp, LONG_MS, &before, &why));
+        must(memory_save_begin(qemu.engine.qmp, &spec, &before, &saving, &why));
+        must(memory_save_copy(&saving, &patient, &why));
+        must(memory_save_finish(&saving, &patient, &why));
+        must(memory_save_resume(&saving, &why));
+        assert_int_equal(qemu_process_memory(&qemu), value);
+        must(block_snapshot_internal(&qemu.engine, (const char *const[]){"a", "b"}, 2, "probe", &why));
+        must(block_snapshot_delete(&qemu.engine, "a", NULL, "probe", &why));
+        must(block_snapshot_delete(&qemu.engine, "b", NULL, "probe", &why));
+    }
     must(run_state_continue(qemu.engine.qmp, LONG_MS, &why));
     must(run_state_stop(qemu.engine.qmp, LONG_MS, &why));
     qemu_process_kill(&qemu);
@@ -244,7 +260,10 @@ static void test_no_room(void **state)
     must(run_state_continue(qemu.engine.qmp, LONG_MS, &why));
     cleanup_close int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
     save_up_to(BEGUN, full, true);
-    must_fail(memory_save_copy(&saving, &patient, &why), ENOSPC);
+    /* QEMU 10 does not say why, where not even the first bytes could be written. */
+    int rc = memory_save_copy(&saving, &patient, &why);
+    if (qmp_version(qemu.engine.qmp).major < 10 || rc != -EIO)
+        assert_int_equal(rc, -ENOSPC);
     must(memory_save_cancel(&saving, &why));
     assert_as_before(true);
     /* One that takes nothing at all. */
@@ -480,6 +499,7 @@ static struct {
     bool kvm;
     bool is_10; /* as of 10.0: disks can be activated while it stands still */
     bool is_inactive, was_continued;
+    bool was_saved;  /* before, and has only got its disks back since (10.0) */
     bool missed_it;  /* it pauses, and does not know that it was cancelled */
     bool restless;   /* its memory is never in step while it runs */
     int passes;      /* over it */
@@ -589,6 +609,11 @@ static bool fake_do(const struct monitor *monitor, const char *command, char *an
         fake.was_continued = true;
     } else if (is(command, "blockdev-set-active") && fake.is_10) {
         fake.is_inactive = false;
+    } else if (is(command, "query-named-block-nodes")) {
+        snprintf(answer, size, "\"return\": [{\"active\": true}, {%s}]",
+                 !fake.is_10        ? ""
+                 : fake.is_inactive ? "\"active\": false"
+                                    : "\"active\": true");
     } else if (is(command, "blockdev-set-active")) {
         snprintf(answer, size, "\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"it is not known\"}");
     } else {
@@ -635,7 +660,7 @@ static void disconnect(struct qmp *client)
 static void assert_fake_is_as_before(bool running)
 {
     if (!running && fake.is_10 && is(fake.word, "postmigrate"))
-        assert_false(fake.was_continued);
+        assert_true(!fake.was_continued || fake.was_saved);
     else
         assert_string_equal(fake.word, running ? "running" : "paused");
     assert_false(fake.is_inactive);
@@ -673,13 +698,16 @@ static int save_all(struct qmp *client, bool live, int timeout_ms, bool give_up,
 }
 
 /* Whatever fails, either the call after it or whoever comes after a crash brings the domain back. */
-static void fail_at_each_command(bool running, bool live, bool give_up, bool is_10)
+static void fail_at_each_command(bool running, bool live, bool give_up, bool is_10, bool was_saved)
 {
     for (enum failure failure = 0; failure < FAILURES; failure++) {
         bool failed = true;
         for (int at = 0; failed; at++) {
             fake_reset(running);
             fake.is_10 = is_10;
+            fake.was_saved = was_saved;
+            if (was_saved)
+                fake.word = "postmigrate";
             struct qmp *client = connect_to_fake();
             must(memory_save_look(client, LONG_MS, &before, &why));
             assert_int_equal(before.running, running);
@@ -762,7 +790,9 @@ static void test_a_guest_that_outruns_the_copying(void **state)
 static void test_failures_at_each_command(void **state)
 {
     for (int bits = 0; bits < 16; bits++)
-        fail_at_each_command(bits & 1, bits & 2, bits & 4, bits & 8);
+        fail_at_each_command(bits & 1, bits & 2, bits & 4, bits & 8, false);
+    for (int bits = 0; bits < 4; bits++)
+        fail_at_each_command(false, bits & 1, bits & 2, true, true);
 }
 
 /* A guest that was paused gets its disks back without running for a moment, where that can be had. */
@@ -779,6 +809,31 @@ static void test_a_paused_guest_gets_its_disks_back(void **state)
         assert_int_equal(fake.was_continued, !is_10);
         disconnect(client);
     }
+}
+
+/* One that was saved before is known by its disks from one that runs elsewhere. */
+static void test_a_paused_guest_that_has_its_disks_is_saved_again(void **state)
+{
+    fake_reset(false);
+    fake.is_10 = true;
+    struct qmp *client = connect_to_fake();
+    for (int i = 0; i < 3; i++) {
+        must(memory_save_look(client, LONG_MS, &before, &why));
+        enum stage stage;
+        must(save_all(client, false, LONG_MS, false, &stage));
+        fake.was_saved = true;
+        assert_fake_is_as_before(false);
+    }
+    fake.is_inactive = true;
+    fake.was_continued = false;
+    must_fail(memory_save_look(client, LONG_MS, &before, &why), EBUSY);
+    /* Also where it went after it was looked at. */
+    enum stage stage;
+    assert_int_equal(save_all(client, false, LONG_MS, false, &stage), -EBUSY);
+    assert_false(fake.was_continued);
+    fake.is_inactive = fake.is_10 = false;
+    must_fail(memory_save_look(client, LONG_MS, &before, &why), EBUSY);
+    disconnect(client);
 }
 
 int main(void)
@@ -801,6 +856,7 @@ int main(void)
         cmocka_unit_test(test_a_cancellation_that_is_missed),
         cmocka_unit_test(test_a_guest_that_outruns_the_copying),
         cmocka_unit_test(test_a_paused_guest_gets_its_disks_back),
+        cmocka_unit_test(test_a_paused_guest_that_has_its_disks_is_saved_again),
 #ifndef __SANITIZE_THREAD__ /* the sanitizer does not see that an answer orders what the fake has done */
         cmocka_unit_test(test_failures_at_each_command),
 #endif

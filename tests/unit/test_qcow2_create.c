@@ -23,11 +23,13 @@ static int create(const char *name, uint64_t size, const char *backing, const ch
     return qcow2_create(fd, &what, err);
 }
 
-/* What qemu-img says of `ours` and of one of its own, but for names and what the file system counts. */
+/* What qemu-img says of `ours` and of one of its own, but for names and what the file system counts; and
+ * (QEMU 10) for the file below, which ours fills up to the end of its last cluster. */
 static void assert_as_by_qemu_img(const char *ours, uint64_t size, const char *options)
 {
     run("rm -f theirs; qemu-img create -q -f qcow2 %s theirs %" PRIu64, options, size);
     run("for i in %s theirs; do qemu-img info -U --output=json $i | "
+        "sed '/^    \"children\": \\[/,/^    \\]/d' | "
         "grep -Ev '\"(actual-size|filename|full-backing-filename)\"' >$i.said; done; diff %s.said "
         "theirs.said",
         ours, ours);

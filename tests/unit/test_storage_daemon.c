@@ -665,7 +665,8 @@ static void test_a_daemon_that_hangs(void **state)
     assert_int_equal(storage_daemon_stop(NULL, 0, NULL), 0);
 }
 
-/* What it says on its standard error is in the text. (qemu-img does not know such options.) */
+/* What it says on its standard error is in the text. (qemu-img does not know such options; that of QEMU 10
+ * calls itself as it was called.) */
 static void test_a_daemon_that_does_not_start(void **state)
 {
     run("mkdir bin; ln -s $(command -v qemu-img) bin/qemu-storage-daemon");
@@ -676,7 +677,7 @@ static void test_a_daemon_that_does_not_start(void **state)
     int rc = refuse_to_start(&spec, &err);
     assert_true(rc == -ECONNRESET || rc == -EPIPE);
     assert_non_null(strstr(err.text, "status 1"));
-    assert_non_null(strstr(err.text, "qemu-img"));
+    assert_non_null(strstr(err.text, "unrecognized option"));
     setenv("PATH", "/nonexistent", 1);
     assert_int_equal(refuse_to_start(&spec, &err), -ENOENT);
     assert_non_null(strstr(err.text, "qemu-system-common"));
