@@ -62,11 +62,11 @@ struct scan_image *image_index_find(const struct image_index *index, const char 
         length = strlen(prefix);
     }
     size_t bucket = hash_of(directory, path) & (index->bucket_count - 1);
-    struct scan_image *image = index->buckets[bucket], *found = NULL;
-    for (; image; image = index->next[image->index])
-        if (strncmp(image->path, directory, length) == 0 && strcmp(image->path + length, path) == 0)
-            found = image; /* one that a definition names comes first, and says which format is right */
-    return found;
+    struct scan_image *image = index->buckets[bucket];
+    /* The first: one that a definition names comes first, and says which format is right. */
+    while (image && (strncmp(image->path, directory, length) != 0 || strcmp(image->path + length, path) != 0))
+        image = index->next[image->index];
+    return image;
 }
 
 /* ---- Whose layers ---- */

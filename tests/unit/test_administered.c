@@ -309,6 +309,22 @@ static void an_overlay_that_is_about_to_be_used_is_nobodys(void **unused)
     assert_null(domain_named("web1")->problem);
 }
 
+/* An overlay of somebody's names the file with another format than the definition, which is right. */
+static void the_definition_says_which_format_is_right(void **unused)
+{
+    struct scan_image *base = qcow2("web1.qcow2");
+    disk(definition("web1"), "vda", base);
+    look();
+    administer("web1.qcow2", "web1.qcow2");
+    struct scan_image *taken_for_raw = image("web1.qcow2", IMAGE_FORMAT_RAW);
+    taken_for_raw->first = base;
+    taken_for_raw->identity = base->identity;
+    overlay("/elsewhere/other.qcow2", taken_for_raw);
+    look();
+    assert_string_equal(chain_of("web1", "vda"), "web1.qcow2 ");
+    assert_int_equal(domain_named("web1")->disks[0].active->format, IMAGE_FORMAT_QCOW2);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -327,6 +343,7 @@ int main(void)
         TEST(of_a_disk_that_could_not_be_read_for_once_nothing_is_forgotten),
         TEST(a_clone_shows_nothing_of_what_it_lies_on),
         TEST(an_overlay_that_is_about_to_be_used_is_nobodys),
+        TEST(the_definition_says_which_format_is_right),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
