@@ -262,12 +262,25 @@ static void bury_guest(struct machine *machine, const siginfo_t *status, bool la
 
 /* ---- The thread's life ---- */
 
+/* Who borrowed it, and waited for the end of a migration, has taken the events that told of that. */
+static int look_at_migration(struct machine *machine, struct error *err)
+{
+    struct machine_report last;
+    machine_report(machine, &last);
+    return last.contact == MACHINE_CONNECTED && last.state == RUN_STATE_MIGRATING
+               ? machine_look(machine, machine->qmp, NULL, err)
+               : 0;
+}
+
 /* Until the connection is dead, or the machine is to stop. */
 static void serve(struct machine *machine, struct error *err)
 {
     int heard;
     while (!is_stopping(machine) && (heard = drain(machine, err)) >= 0)
-        if (!lend(machine) && !heard) {
+        if (lend(machine)) {
+            if (!qmp_is_dead(machine->qmp) && look_at_migration(machine, err) < 0)
+                return;
+        } else if (!heard) {
             rest(machine, qmp_fd(machine->qmp), -1);
             if (machine->guest && lasting_is_over(&machine->guest->process))
                 break;

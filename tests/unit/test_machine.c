@@ -327,6 +327,26 @@ static void test_borrowing(void **unused)
     machine_unref(machine);
 }
 
+/* A migration that ends while it is borrowed: who waited for that has heard what told of it, and a paused
+ * guest tells nothing else. */
+static void test_a_migration_that_ends_at_a_borrower(void **unused)
+{
+    struct machine *machine = new_machine();
+    struct qmp *qmp;
+    enum run_state state;
+    struct error err = {0};
+    qemu_start("save-vm", false);
+    machine_visit(machine);
+    assert_int_equal(machine_borrow(machine, LONG_MS, &qmp, &state, &err), 0);
+    assert_int_equal(state, RUN_STATE_MIGRATING);
+    qemu_becomes("paused", "MIGRATION");
+    assert_int_equal(qmp_event_wait(qmp, NULL, NULL, LONG_MS, NULL, &err), 0);
+    machine_return(machine, qmp);
+    await(machine, MACHINE_CONNECTED, RUN_STATE_PAUSED);
+    machine_unref(machine);
+    qemu_end(true);
+}
+
 /* Other events come, and more than are kept: the state is right in the end. */
 static void test_flood(void **unused)
 {
@@ -367,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_unanswered_question),
         cmocka_unit_test(test_borrowed_by_one_at_a_time),
         cmocka_unit_test(test_borrowing),
+        cmocka_unit_test(test_a_migration_that_ends_at_a_borrower),
         cmocka_unit_test(test_flood),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
