@@ -6,6 +6,7 @@ error or warning that the test did not expect fails it, and so does any word of 
 """
 
 import atexit
+import contextlib
 import ctypes
 import os
 import re
@@ -147,6 +148,7 @@ class Mounted:
         self.process = None
         assert status == 0, f"the daemon ended with {status}: {self.log()[-3000:]}"
         assert not is_mounted(self.mountpoint), "still mounted"
+        reap(children() - self._children_before)
         left = children() - self._children_before
         assert not left, f"left processes behind: {[process_name(pid) for pid in left]}"
         assert not os.listdir(self.temporary), f"left files behind: {os.listdir(self.temporary)}"
@@ -225,6 +227,14 @@ class Mounted:
 
     def service_log(self):
         return self.text(".vmsnapfs", "log")
+
+
+def reap(pids):
+    """Takes leave of those of them that have ended, or are about to: their memory is gone."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(pid, os.WNOHANG) == (0, 0) and process_name(pid) == f"{pid}: ":
+                time.sleep(0.01)
 
 
 def process_name(pid):

@@ -22,7 +22,7 @@ import model_check
 from checks import equal, need
 from model_running import OFF, PAUSED, RUNS, RunningSteps, first_world, rest
 from model_steps import copy_world
-from mounted import HOPELESS, Mounted, children, process_name, run, wait_for
+from mounted import HOPELESS, Mounted, children, reap, run, wait_for
 from running import is_ended
 from test_model import attempt, errno_name
 from test_power import BARE, QEMU, Monitor
@@ -152,10 +152,7 @@ class Source(Mounted):
 
     def reap(self):
         """Takes leave of what a daemon has left to us, and of what has ended."""
-        for pid in children() - {self.process.pid if self.process else 0}:
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(pid, os.WNOHANG) == (0, 0) and not process_name(pid).split(": ", 1)[1]:
-                    time.sleep(0.01)  # its memory is gone, and it is about to be
+        reap(children() - {self.process.pid if self.process else 0})
 
     def end_guests(self):
         for pid, _ in self.guests().values():
@@ -323,13 +320,22 @@ class Sequence:
     def power(self, name):
         return self.mount.text(name, "state").strip()
 
+    def wait_to_go_on(self, domain):
+        """A guest that is to go on as before an operation does so soon, or never, where its QEMU is gone."""
+        time.sleep(0.3)
+        file = os.path.join(self.mount.source, ".vmsnapfs", "domains", f"{self.mount.serials.get(domain.name)}.restart")
+        end = time.monotonic() + 10
+        while os.path.exists(file) and time.monotonic() < end:
+            time.sleep(0.02)
+
     def wait_power(self, world, any_of=None):
         """Until each domain is as the model says, but for one whose state is taken as it is."""
         for name, domain in world.items():
             if name not in self.mount.domains():
                 raise AssertionError(f"there is no domain {name}")
             end = time.monotonic() + HOPELESS
-            time.sleep(0.3 if name == any_of else 0)
+            if name == any_of:
+                self.wait_to_go_on(domain)
             while time.monotonic() < end:
                 found = POWER.get(self.power(name))
                 if found == domain.power or (name == any_of and found and (self.mount.of(name) is not None) == (found != OFF)):
