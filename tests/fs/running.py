@@ -156,7 +156,7 @@ class Running(Launched):
 
 
 def is_ended(pid):
-    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/stat", encoding="ascii") as file:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/stat", encoding="ascii") as file:
         return file.read().rsplit(")", 1)[1].split()[0] in ("Z", "X")
     return True
 
