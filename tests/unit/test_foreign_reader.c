@@ -278,8 +278,17 @@ struct many {
     size_t size;
     unsigned seed;
     atomic_bool *stop;
-    int failures, reads;
+    int failures;
+    atomic_int reads;
 };
+
+/* Each of them has begun and ended a read since. */
+static void await_reads(struct many *many, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        for (int begin = many[i].reads; many[i].reads < begin + 2;)
+            usleep(1000);
+}
 
 static void *read_many(void *opaque)
 {
@@ -312,15 +321,15 @@ static void many_threads_read_at_once(void **state)
             (struct many){.reader = reader, .oracle = oracle, .size = size, .seed = seed + i, .stop = &stop};
         pthread_create(&threads[i], NULL, read_many, &many[i]);
     }
-    /* In the middle of it the helper dies, twice: nobody notices. */
+    /* In the middle of it the helper dies, twice, and never twice in one read: nobody notices. */
     for (int i = 0; i < 2; i++) {
-        usleep(100000);
+        await_reads(many, 12);
         pid_t pid = helper_pid();
         kill(pid, SIGKILL);
         while (kill(pid, 0) == 0 || stats_get(STAT_HELPERS_RUNNING) == 0)
             usleep(10000);
     }
-    usleep(100000);
+    await_reads(many, 12);
     stop = true;
     for (unsigned i = 0; i < 12; i++) {
         pthread_join(threads[i], NULL);
