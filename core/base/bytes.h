@@ -73,7 +73,7 @@ static inline uint64_t align_down(uint64_t value, uint64_t alignment)
 /* To a multiple of `alignment`, a power of two; of values that are known to be far from the end. */
 static inline uint64_t align_up(uint64_t value, uint64_t alignment)
 {
-    return (value + alignment - 1) & ~(alignment - 1);
+    return align_down(value + alignment - 1, alignment);
 }
 
 /* Rounds up; false, and nothing stored, where the result does not fit. `alignment` is a power of two. */

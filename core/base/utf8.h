@@ -3,6 +3,7 @@
  * that one text has one spelling. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,4 +32,16 @@ static inline size_t utf8_decode(const char *bytes, size_t left, uint32_t *code)
         return 0;
     *code = value;
     return length;
+}
+
+/* Is all of it UTF-8? */
+static inline bool utf8_is_valid(const char *bytes, size_t length)
+{
+    uint32_t code;
+    for (size_t at = 0, step; at < length; at += step) {
+        step = utf8_decode(bytes + at, length - at, &code);
+        if (step == 0)
+            return false;
+    }
+    return true;
 }

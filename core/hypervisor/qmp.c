@@ -282,17 +282,6 @@ static int step(struct qmp *client, struct output *output, int64_t deadline)
 
 /* ---- commands ---- */
 
-static bool is_utf8(const char *bytes, size_t length)
-{
-    uint32_t code;
-    for (size_t at = 0, step_length; at < length; at += step_length) {
-        step_length = utf8_decode(bytes + at, length - at, &code);
-        if (step_length == 0)
-            return false;
-    }
-    return true;
-}
-
 static int add_member(struct json_object *object, const char *key, struct json_object *value)
 {
     if (value && json_object_object_add(object, key, value) == 0)
@@ -315,7 +304,7 @@ static int make_line(const struct qmp *client, const char *command, struct json_
         object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &length);
     if (!plain)
         return error_set(err, ENOMEM, "out of memory");
-    if (!is_utf8(plain, length))
+    if (!utf8_is_valid(plain, length))
         return error_set(err, EINVAL, "%s: %s: a name in it is no UTF-8, which QEMU needs", client->name,
                          command);
     text_append(line, plain, length);

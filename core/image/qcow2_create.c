@@ -10,7 +10,6 @@
 #include "image/qcow2_create.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
@@ -34,18 +33,6 @@ enum { HEADER, REFCOUNT_TABLE, REFCOUNT_BLOCK, L1_TABLE };
 /* One refcount block has to tell of all clusters. */
 _Static_assert(L1_TABLE + L1_BYTES_MAX / CLUSTER_BYTES <= CLUSTER_BYTES / REFCOUNT_BYTES, "one block");
 
-/* QEMU opens such a file, but can't be told of it in JSON, and so not be told to merge it. */
-static bool is_utf8(const char *name)
-{
-    uint32_t code;
-    for (size_t left = strlen(name), length; left > 0; name += length, left -= length) {
-        length = utf8_decode(name, left, &code);
-        if (length == 0)
-            return false;
-    }
-    return true;
-}
-
 static int check(const struct qcow2_create *what, struct error *err)
 {
     if (what->size_bytes % QCOW2_SECTOR_BYTES)
@@ -61,7 +48,8 @@ static int check(const struct qcow2_create *what, struct error *err)
     if (strlen(what->backing_name) > BACKING_NAME_BYTES)
         return error_set(err, ENAMETOOLONG, "the name of its backing file has more than %d bytes",
                          BACKING_NAME_BYTES);
-    if (!is_utf8(what->backing_name))
+    /* QEMU would open such a file, but can't be told of it in JSON, and so not be told to merge it. */
+    if (!utf8_is_valid(what->backing_name, strlen(what->backing_name)))
         return error_set(err, EINVAL, "the name of its backing file is no UTF-8, which QEMU needs");
     return 0;
 }

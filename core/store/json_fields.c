@@ -9,20 +9,9 @@
 #include "base/cleanup.h"
 #include "base/utf8.h"
 
-static bool is_utf8(const char *string)
-{
-    uint32_t code;
-    for (size_t left = strlen(string), step; left; left -= step, string += step) {
-        step = utf8_decode(string, left, &code);
-        if (step == 0)
-            return false;
-    }
-    return true;
-}
-
 void json_bytes_write(struct text *text, const char *string)
 {
-    if (!is_utf8(string)) {
+    if (!utf8_is_valid(string, strlen(string))) {
         text_append_string(text, "{\"hex\":\"");
         for (const char *at = string; *at; at++)
             text_printf(text, "%02x", (unsigned char)*at);
