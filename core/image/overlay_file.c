@@ -136,7 +136,7 @@ int overlay_file_reserve(int directory, const char *temporary_name, int below, c
 
 /* ---- all of an operation ---- */
 
-static int reserve(struct overlay_file *file, struct error *err)
+int overlay_file_begin(struct overlay_file *file, struct error *err)
 {
     struct stat stat;
     int rc = overlay_file_reserve(file->directory, file->temporary_name, file->below, file->final_name,
@@ -169,7 +169,7 @@ int overlay_files_make(struct overlay_file *files, size_t count, struct error *e
     size_t reserved = 0;
     int rc = 0;
     for (; reserved < count && rc == 0; reserved += rc == 0)
-        rc = reserve(&files[reserved], err);
+        rc = overlay_file_begin(&files[reserved], err);
     for (size_t i = 0; i < count && rc == 0; i++)
         rc = make(&files[i], err);
     if (rc == 0)

@@ -39,6 +39,10 @@ struct overlay_file {
     ino_t inode;
 };
 
+/* Makes one under its temporary name, empty, and notes which file it is. Errors, after which there is none:
+ * as overlay_file_reserve, fstat. */
+int overlay_file_begin(struct overlay_file *file, struct error *err);
+
 /*
  * Makes all of them under their temporary names, their content durably. After an error nothing of them is
  * left, unless we are killed: then overlay_file_undo. Errors: as overlay_file_reserve, qcow2_create,

@@ -110,20 +110,6 @@ int overlays_add(struct overlays *overlays, struct change *change, const struct 
 
 /* ---- Making ---- */
 
-static int reserve(struct overlay_file *file, struct error *err)
-{
-    struct stat stat;
-    int r = overlay_file_reserve(file->directory, file->temporary_name, file->below, file->final_name,
-                                 &file->fd, err);
-    if (r == 0 && fstat(file->fd, &stat) < 0)
-        r = error_set(err, errno, "%s: %m", file->final_name);
-    if (r < 0)
-        return r;
-    file->device = stat.st_dev;
-    file->inode = stat.st_ino;
-    return 0;
-}
-
 /* Overlays come first in the list of files; then the copies. */
 static int make_files(struct overlays *overlays, struct error *err)
 {
@@ -131,7 +117,7 @@ static int make_files(struct overlays *overlays, struct error *err)
     int r = whole ? overlay_files_make(overlays->files, whole, err) : 0;
     overlays->is_made = r == 0;
     for (size_t i = whole; r == 0 && i < overlays->file_count; i++)
-        r = reserve(&overlays->files[i], err);
+        r = overlay_file_begin(&overlays->files[i], err);
     return r;
 }
 
