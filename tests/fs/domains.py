@@ -145,8 +145,10 @@ class Holder:
         return self.process
 
     def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
+        while self.process.poll() is None:
+            self.process.terminate()  # more than once: qemu-nbd forgets one that comes while it starts
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
 
 
 def locks():
