@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -150,15 +151,21 @@ class Running(Launched):
     def kill_guest(self):
         (pid,) = self.processes()
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not self.processes() or is_ended(pid), "the end of a killed QEMU")
+        wait_for(lambda: is_ended(pid), "the end of a killed QEMU")
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
 
 
 def is_ended(pid):
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/stat", encoding="ascii") as file:
-        return file.read().rsplit(")", 1)[1].split()[0] in ("Z", "X")
-    return True
+    """With all its threads, one of which may have to wait for storage when the first is a zombie already."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], 0)[0])
+    finally:
+        os.close(handle)
 
 
 def is_held_open(mount):
