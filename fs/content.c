@@ -77,8 +77,8 @@ static void render_state(const struct content_source *source, const struct domai
     bool running = report.is_there && report.contact != MACHINE_CONNECTED;
     for (size_t i = 0; i < domain->disk_count && !running && report.contact != MACHINE_CONNECTED; i++) {
         const struct layer *active = domain->disks[i].active;
-        running =
-            active && !active->remote && image_locks_written(active->identity.device, active->identity.inode);
+        running = active && !active->remote &&
+                  image_locks_written_by_others(active->identity.device, active->identity.inode);
     }
     if (report.contact != MACHINE_CONNECTED && report.contact != MACHINE_OFF)
         report.state = RUN_STATE_SHUTOFF;

@@ -17,12 +17,40 @@ struct written_image {
     uint64_t device, inode;
 };
 
+struct written_list {
+    struct written_image *images;
+    size_t count, capacity;
+};
+
 static struct {
     pthread_mutex_t lock; /* protects everything below */
     struct timespec read_at;
-    struct written_image *images;
-    size_t count;
+    struct written_list all; /* at that time */
+    struct written_list own; /* one for each helper */
 } known = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static bool append(struct written_list *list, struct written_image image)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? list->capacity * 2 : 64;
+        struct written_image *images = realloc(list->images, capacity * sizeof *images);
+        if (!images)
+            return false;
+        list->images = images;
+        list->capacity = capacity;
+    }
+    list->images[list->count++] = image;
+    return true;
+}
+
+/* Its place in the list; as many as there are: it is not there. */
+static size_t find(const struct written_list *list, uint64_t device, uint64_t inode)
+{
+    size_t i = 0;
+    while (i < list->count && !(list->images[i].device == device && list->images[i].inode == inode))
+        i++;
+    return i;
+}
 
 /*
  * One line of /proc/locks (proc(5)): "1: OFDLCK  ADVISORY  READ  -1 08:01:1234 100 101"; a waiting one has
@@ -45,39 +73,55 @@ static bool parse_line(const char *line, struct written_image *image)
 
 static void read_locked(void)
 {
-    known.count = 0;
+    known.all.count = 0;
     cleanup_fclose FILE *file = fopen("/proc/locks", "re");
     char line[256];
-    size_t capacity = 0;
-    while (file && fgets(line, sizeof line, file)) {
-        struct written_image image;
-        if (!parse_line(line, &image))
-            continue;
-        if (known.count == capacity) {
-            capacity = capacity ? capacity * 2 : 64;
-            struct written_image *images = realloc(known.images, capacity * sizeof *images);
-            if (!images)
-                return;
-            known.images = images;
-        }
-        known.images[known.count++] = image;
-    }
+    struct written_image image;
+    while (file && fgets(line, sizeof line, file))
+        if (parse_line(line, &image) && !append(&known.all, image))
+            return;
 }
 
-bool image_locks_written(uint64_t device, uint64_t inode)
+static bool is_written(uint64_t device, uint64_t inode, bool by_others)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    bool written = false;
     pthread_mutex_lock(&known.lock);
     if (known.read_at.tv_sec == 0 || now.tv_sec != known.read_at.tv_sec) {
         known.read_at = now;
         read_locked();
     }
-    for (size_t i = 0; i < known.count && !written; i++)
-        written = known.images[i].device == device && known.images[i].inode == inode;
+    bool written = find(&known.all, device, inode) < known.all.count &&
+                   !(by_others && find(&known.own, device, inode) < known.own.count);
     pthread_mutex_unlock(&known.lock);
     return written;
+}
+
+bool image_locks_written(uint64_t device, uint64_t inode)
+{
+    return is_written(device, inode, false);
+}
+
+bool image_locks_written_by_others(uint64_t device, uint64_t inode)
+{
+    return is_written(device, inode, true);
+}
+
+void image_locks_own(uint64_t device, uint64_t inode)
+{
+    pthread_mutex_lock(&known.lock);
+    append(&known.own, (struct written_image){device, inode});
+    pthread_mutex_unlock(&known.lock);
+}
+
+void image_locks_disown(uint64_t device, uint64_t inode)
+{
+    pthread_mutex_lock(&known.lock);
+    size_t i = find(&known.own, device, inode);
+    if (i < known.own.count)
+        known.own.images[i] = known.own.images[--known.own.count];
+    known.read_at = (struct timespec){0};
+    pthread_mutex_unlock(&known.lock);
 }
 
 void image_locks_forget(void)

@@ -4,9 +4,8 @@
  * lock.
  *
  * QEMU holds an OFD lock on byte 101 of an image file while it may write to it (block/file-posix.c:
- * RAW_LOCK_PERM_BASE
- * + BLK_PERM_WRITE). /proc/locks shows all of them by device and inode; it is read at most once a second. Any
- * thread.
+ * RAW_LOCK_PERM_BASE + BLK_PERM_WRITE). /proc/locks shows all of them by device and inode, and not who has
+ * them; it is read at most once a second. Any thread.
  */
 #pragma once
 
@@ -16,6 +15,16 @@
 /* `device` and `inode` as stat(2) gives them. False also where locks can't be seen: another host, no /proc.
  */
 bool image_locks_written(uint64_t device, uint64_t inode);
+
+/* The same, but for what a helper of ours has open: its lock keeps every other one from writing. */
+bool image_locks_written_by_others(uint64_t device, uint64_t inode);
+
+/*
+ * A helper of ours has opened an image for writing, and has it no more. Each `own` is to be followed by a
+ * `disown`. Where memory runs out the helper counts as another process.
+ */
+void image_locks_own(uint64_t device, uint64_t inode);
+void image_locks_disown(uint64_t device, uint64_t inode);
 
 /* Somebody who had images open has ended: what is known is read anew. */
 void image_locks_forget(void);

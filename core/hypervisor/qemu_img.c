@@ -15,6 +15,7 @@
 #include "format/json_parse.h"
 #include "helper/sandbox.h"
 #include "hypervisor/image_claim.h"
+#include "hypervisor/image_locks.h"
 #include "hypervisor/qemu_img_run.h"
 #include "hypervisor/qmp_arguments.h"
 
@@ -59,7 +60,13 @@ static int run(const struct qemu_img *image, const char *const *argv, const char
                                       .words = words,
                                       .word_count = image->fd > 0 ? 2 : 1,
                                       .timeout_ms = image->timeout_ms};
+    struct stat file;
+    bool owns = stat(write_paths[0], &file) == 0 && !image_locks_written(file.st_dev, file.st_ino);
+    if (owns)
+        image_locks_own(file.st_dev, file.st_ino);
     int rc = qemu_img_run(&spec, err);
+    if (owns)
+        image_locks_disown(file.st_dev, file.st_ino);
     if (rc != -EBUSY || image->fd <= 0)
         return rc;
     char holders[ERROR_TEXT_MAX / 2];

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "format/json_parse.h"
 #include "hypervisor/image_claim.h"
+#include "hypervisor/image_locks.h"
 #include "hypervisor/qmp_arguments.h"
 
 /* What it may allocate: its start, copying, and the tables of each image that it keeps (at most 32 MiB). */
@@ -26,6 +27,8 @@ struct node {
     char name[16];
     char path[PATH_SIZE]; /* in the daemon */
     char data_path[PATH_SIZE];
+    dev_t owned_device; /* as image_locks_own was told */
+    ino_t owned_inode;  /* 0: nothing was */
 };
 
 struct stopped_images {
@@ -197,6 +200,29 @@ static int explain(const struct stopped_images *images, size_t index, struct err
 
 /* ---- beginning and end ---- */
 
+/* Tells that it is us who write to the images. */
+static void own_locks(struct stopped_images *images)
+{
+    for (size_t i = 0; i < images->spec.count; i++) {
+        struct node *node = &images->nodes[i];
+        struct stat file;
+        if (!images->spec.images[i].writable || fstat(images->spec.images[i].fd, &file) < 0)
+            continue;
+        node->owned_device = file.st_dev;
+        node->owned_inode = file.st_ino;
+        image_locks_own(file.st_dev, file.st_ino);
+    }
+}
+
+static void free_images(struct stopped_images *images)
+{
+    for (size_t i = 0; i < images->spec.count; i++)
+        if (images->nodes && images->nodes[i].owned_inode)
+            image_locks_disown(images->nodes[i].owned_device, images->nodes[i].owned_inode);
+    free(images->nodes);
+    free(images);
+}
+
 static int check(const struct stopped_images_spec *spec, struct error *err)
 {
     for (size_t i = 0; i < spec->count; i++) {
@@ -266,6 +292,7 @@ int stopped_images_await(struct stopped_images *images, struct error *err)
     int rc = storage_daemon_await(images->engine.daemon, images->spec.timeout_ms, &why);
     if (rc == 0) {
         images->engine.qmp = storage_daemon_qmp(images->engine.daemon);
+        own_locks(images);
         return 0;
     }
     size_t failed = image_of_node(images, storage_daemon_failed_node(images->engine.daemon));
@@ -359,8 +386,7 @@ int stopped_images_end(struct stopped_images *images, struct error *err)
     if (!images)
         return 0;
     int rc = storage_daemon_stop(images->engine.daemon, images->spec.timeout_ms, err);
-    free(images->nodes);
-    free(images);
+    free_images(images);
     return rc;
 }
 
@@ -387,8 +413,7 @@ bool stopped_images_leave(struct stopped_images *images)
 {
     bool is_closed =
         storage_daemon_leave(images->engine.daemon, is_any_open, images, images->spec.timeout_ms);
-    free(images->nodes);
-    free(images);
+    free_images(images);
     return is_closed;
 }
 

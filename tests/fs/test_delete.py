@@ -242,6 +242,26 @@ def test_waits_for_a_reader():
         it.is_now({"a": None, "c": "a", "e": "a"}, "e")
 
 
+def test_state_meanwhile():
+    """While its own helper writes to the images of a domain that is off it does not look as if it were running"""
+
+    def prepare(source):
+        make.filled(os.path.join(source, "big.img"), 64 * make.MIB)
+        make.definition(source, "web1", disks=[make.disk("big.img", image_format="raw")], follows=True)
+
+    with Mounted(prepare) as mount:
+        looks = 0
+        for round_number in range(3):
+            create(mount, "one disk=vda:external")
+            make.write(administer.source(mount, "web1", "vda")[0], f"{round_number + 1} 0 {64 << 20}")
+            os.rmdir(snapshot_path(mount, "web1", "one"))
+            while administer.jobs(mount, "web1"):
+                equal(mount.text("web1", "state"), "shutoff\n", "while it is merged")
+                looks += 1
+            equal(mount.text("web1", "state"), "shutoff\n", "afterwards")
+        assert looks, "it was too fast to be looked at"
+
+
 def rm_programs():
     yield ["rm"]
     if shutil.which("busybox"):

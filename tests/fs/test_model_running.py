@@ -338,7 +338,7 @@ class Sequence:
                 self.wait_to_go_on(domain)
             while time.monotonic() < end:
                 found = POWER.get(self.power(name))
-                if found == domain.power or (name == any_of and found and (self.mount.of(name) is not None) == (found != OFF)):
+                if found == domain.power if name != any_of else found and (self.mount.of(name) is not None) == (found != OFF):
                     break
                 time.sleep(0.02)
             else:
