@@ -14,6 +14,7 @@
 #include "format/json_parse.h"
 #include "hypervisor/block_merge.h"
 #include "hypervisor/block_nodes.h"
+#include "hypervisor/block_shorten.h"
 #include "hypervisor/qmp_arguments.h"
 
 #define JOB_ID "merge"
@@ -59,16 +60,6 @@ static int commit(const struct block_engine *engine, const char *upper, const ch
     return rc;
 }
 
-static int resize(const struct block_engine *engine, const char *node, uint64_t size, struct error *err)
-{
-    cleanup_json struct json_object *arguments = json_object_new_object();
-    qmp_add_string(&arguments, "node-name", node);
-    qmp_add(&arguments, "size", json_object_new_int64((int64_t)size));
-    if (!arguments)
-        return error_set(err, ENOMEM, "out of memory");
-    return qmp_command(engine->qmp, "block_resize", arguments, engine->timeout_ms, NULL, err);
-}
-
 static int merge_down(struct stopped_images *images, size_t upper, size_t lower,
                       const struct qmp_job_watch *watch, struct error *err)
 {
@@ -82,9 +73,11 @@ static int merge_down(struct stopped_images *images, size_t upper, size_t lower,
     /* Where something fails from here on, the upper still shows no byte of the lower behind its own end. */
     if (rc == 0)
         rc = stopped_images_close(images, upper, err);
+    if (rc == 0)
+        rc = block_flush(engine, below, base, err);
     if (rc == 0 && sizes.upper < sizes.lower)
-        rc = resize(engine, below, sizes.upper, err);
-    return rc == 0 ? block_flush(engine, below, base, err) : rc;
+        rc = block_shorten(engine, below, base, sizes.upper, watch, err);
+    return rc;
 }
 
 int stopped_merge_down(struct stopped_images *images, size_t upper, const struct qmp_job_watch *watch,

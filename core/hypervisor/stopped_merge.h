@@ -27,9 +27,6 @@
  * that is to grow: QEMU 7.2 would show what lay behind its end when it was larger once), or at all (a
  * device); such can be merged up; ENOSPC, EROFS, EIO; as qmp_job_wait. After an error the lower alone reads
  * as neither, but the upper over it as before.
- * A qcow2 lower that becomes shorter: QEMU (7.2) that is killed in that may leave entries of its table behind
- * the new end, which point behind the file, and which qemu-img check calls damage. Nothing before the end is
- * wrong then.
  */
 int stopped_merge_down(struct stopped_images *images, size_t upper, const struct qmp_job_watch *watch,
                        struct error *err);

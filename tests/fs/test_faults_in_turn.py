@@ -94,6 +94,23 @@ def write(target, offset, length, byte):
     return prepare
 
 
+def shorten(target, size):
+    """The disk is made shorter while it is off, as qemu-img does it."""
+
+    def prepare(scene):
+        def act(mount):
+            path, image_format = administer.source(mount, "db", target)
+            run("qemu-img", "resize", "-q", "--shrink", "-f", image_format, path, str(size))
+
+        def apply(world):
+            disk = world["db"].disks[target]
+            disk.data = disk.data[:size]
+
+        return Operation(act, apply)
+
+    return prepare
+
+
 def revert(name, words="1"):
     def prepare(scene):
         formats = scene.formats()
@@ -195,6 +212,7 @@ SCENES = {
     "delete internal": (("qcow2", "qcow2"), history(INTERNAL, INTERNAL), delete("one")),
     "delete into parent": (("qcow2", "raw"), history(EXTERNAL, EXTERNAL), delete("two")),
     "delete home": (("qcow2", "raw"), [*history(EXTERNAL), BIG], delete("one")),
+    "delete home, shorter": (("qcow2", "raw"), [write("vda", 0, 65536, 9), BIG, *history(EXTERNAL), shorten("vda", make.MIB + 65536)], delete("one")),
     "delete into child": (("qcow2", "qcow2"), [*history(EXTERNAL, EXTERNAL), BIG], delete("two")),
     "delete below child": (("qcow2", "qcow2"), [*history(EXTERNAL, EXTERNAL), BIG, create("three", EXTERNAL)], delete("two")),
     "delete children": (("qcow2", "raw"), [*history(EXTERNAL, MIXED), revert("one"), *history()], delete("one", "children")),
@@ -494,6 +512,32 @@ def test_found():
             assert try_case(scene, fault, number)
 
 
+def test_killed_while_it_is_made_shorter():
+    """The helper killed before each of its writes, and never started anew: an image that is being made shorter is never damaged"""
+    faults = Faults()
+    fault = Fault("writes", "killed", lasts=True)
+    with Scene("delete home, shorter", faults) as scene:
+        (home,) = [path for path in administer.images(scene.mount.source) if os.path.basename(path) == "db-vda.qcow2"]
+        was, sizes = os.path.getsize(home), set()
+        for number in range(1, CASES_MAX):
+            scene.begin()
+            scene.faults.arm(fault, number)
+            assert scene.attempt() is None, administer.newest_error(scene.mount, "db")
+            wait_until_stuck(scene.mount)
+            scene.give_up()
+            hits = scene.faults.disarm()
+            administer.check_image(home, leaks_allowed=True)
+            sizes.add(os.path.getsize(home))
+            scene.mount.mount()
+            equal(scene.names_when_idle(), scene.names_after, "files beside")
+            scene.check(scene.after(), fault)
+            scene.end()
+            if not hits:
+                break
+        print(f"    {number - 1} writes")
+        assert was in sizes and len(sizes) > 1, f"its file was not made shorter: {sizes}"
+
+
 def all_of(scene, wanted):
     """Tries these faults with all numbers; returns what failed."""
     failed = []
@@ -527,4 +571,5 @@ def test_all():
 
 
 if __name__ == "__main__":
-    checks.main({"test_all": test_all} if ALL else {"test_met": test_met, "test_found": test_found, "test_some": test_some})
+    checks.main({"test_all": test_all} if ALL else {"test_met": test_met, "test_found": test_found, "test_some": test_some,
+                 "test_killed_while_it_is_made_shorter": test_killed_while_it_is_made_shorter})
