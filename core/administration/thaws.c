@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/background.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/monotonic.h"
@@ -33,11 +34,8 @@ struct debt {
 
 struct thaws {
     struct administration *administration;
-    pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
-    pthread_cond_t changed;
-    struct debt *debts; /* protected by `lock`, but for those that are busy */
-    pthread_t thread;
-    bool is_started, is_stopping;
+    struct background background; /* its lock is taken inside of no other, and none inside of it */
+    struct debt *debts;           /* protected by that, but for those that are busy */
 };
 
 /* ---- One guest ---- */
@@ -162,7 +160,7 @@ static bool try(struct thaws *thaws, struct debt *debt, struct error *err)
             store_remove_thaw(thaws->administration->options.store, debt->owed.domain, &why) < 0)
             log_warning("%s", why.text);
     }
-    pthread_mutex_lock(&thaws->lock);
+    pthread_mutex_lock(&thaws->background.lock);
     debt->is_busy = false;
     debt->pause_ms = debt->pause_ms ? debt->pause_ms * 2 : RETRY_FIRST_MS;
     if (debt->pause_ms > RETRY_MAX_MS)
@@ -173,8 +171,8 @@ static bool try(struct thaws *thaws, struct debt *debt, struct error *err)
             *at = debt->next;
             break;
         }
-    pthread_cond_broadcast(&thaws->changed);
-    pthread_mutex_unlock(&thaws->lock);
+    pthread_cond_broadcast(&thaws->background.changed);
+    pthread_mutex_unlock(&thaws->background.lock);
     if (r >= 0)
         debt_free(debt);
     return r < 0;
@@ -189,7 +187,7 @@ static struct debt *find_locked(struct thaws *thaws, uint64_t domain)
             debt = debt->next;
         if (!debt || !debt->is_busy)
             return debt;
-        pthread_cond_wait(&thaws->changed, &thaws->lock);
+        pthread_cond_wait(&thaws->background.changed, &thaws->background.lock);
     }
 }
 
@@ -215,7 +213,7 @@ void thaws_owe(struct thaws *thaws, const struct thaw_owed *owed)
         return;
     }
     debt->is_busy = true;
-    pthread_mutex_lock(&thaws->lock);
+    pthread_mutex_lock(&thaws->background.lock);
     struct debt *earlier = find_locked(thaws, owed->domain), **at = &thaws->debts;
     while (earlier && *at != earlier)
         at = &(*at)->next;
@@ -226,7 +224,7 @@ void thaws_owe(struct thaws *thaws, const struct thaw_owed *owed)
     }
     debt->next = thaws->debts;
     thaws->debts = debt;
-    pthread_mutex_unlock(&thaws->lock);
+    pthread_mutex_unlock(&thaws->background.lock);
     if (earlier) {
         save(thaws, debt); /* over what is saved of the earlier one */
         debt_free(earlier);
@@ -237,11 +235,11 @@ void thaws_owe(struct thaws *thaws, const struct thaw_owed *owed)
 int thaws_pay(struct thaws *thaws, uint64_t domain, struct error *err)
 {
     struct error why;
-    pthread_mutex_lock(&thaws->lock);
+    pthread_mutex_lock(&thaws->background.lock);
     struct debt *debt = find_locked(thaws, domain);
     if (debt)
         debt->is_busy = true;
-    pthread_mutex_unlock(&thaws->lock);
+    pthread_mutex_unlock(&thaws->background.lock);
     if (!debt || !try(thaws, debt, &why))
         return 0;
     return error_set(err, why.code, "they may still be frozen for an earlier snapshot: %s", why.text);
@@ -253,8 +251,8 @@ int thaws_pay(struct thaws *thaws, uint64_t domain, struct error *err)
 static struct debt *next_due(struct thaws *thaws)
 {
     struct debt *due = NULL;
-    pthread_mutex_lock(&thaws->lock);
-    while (!thaws->is_stopping && !due) {
+    pthread_mutex_lock(&thaws->background.lock);
+    while (!thaws->background.is_stopping && !due) {
         int64_t now = monotonic_ms(), soonest = INT64_MAX;
         for (struct debt *debt = thaws->debts; debt; debt = debt->next)
             if (!debt->is_busy && debt->due_ms < soonest) {
@@ -266,13 +264,13 @@ static struct debt *next_due(struct thaws *thaws)
         due = NULL;
         const struct timespec until = monotonic_in(soonest == INT64_MAX ? 0 : (unsigned)(soonest - now));
         if (soonest == INT64_MAX)
-            pthread_cond_wait(&thaws->changed, &thaws->lock);
+            pthread_cond_wait(&thaws->background.changed, &thaws->background.lock);
         else
-            pthread_cond_timedwait(&thaws->changed, &thaws->lock, &until);
+            pthread_cond_timedwait(&thaws->background.changed, &thaws->background.lock, &until);
     }
     if (due)
         due->is_busy = true;
-    pthread_mutex_unlock(&thaws->lock);
+    pthread_mutex_unlock(&thaws->background.lock);
     return due;
 }
 
@@ -317,8 +315,7 @@ int thaws_new(struct administration *administration, struct thaws **thaws, struc
     if (!made)
         return error_set(err, ENOMEM, "out of memory");
     made->administration = administration;
-    pthread_mutex_init(&made->lock, NULL);
-    monotonic_cond_init(&made->changed);
+    background_init(&made->background);
     int r = read_all(made, err);
     if (r < 0) {
         thaws_free(made);
@@ -330,36 +327,23 @@ int thaws_new(struct administration *administration, struct thaws **thaws, struc
 
 int thaws_start(struct thaws *thaws, struct error *err)
 {
-    thaws->is_started = true; /* before the thread reads what lies beside it */
-    int code = pthread_create(&thaws->thread, NULL, thread_run, thaws);
-    if (code == 0)
-        return 0;
-    thaws->is_started = false;
-    return error_set(err, code, "starting a thread: %s", strerror(code));
+    return background_start(&thaws->background, thread_run, thaws, err);
 }
 
 void thaws_stop(struct thaws *thaws)
 {
-    if (!thaws || !thaws->is_started)
-        return;
-    pthread_mutex_lock(&thaws->lock);
-    thaws->is_stopping = true;
-    pthread_cond_broadcast(&thaws->changed);
-    pthread_mutex_unlock(&thaws->lock);
-    pthread_join(thaws->thread, NULL);
-    thaws->is_started = false;
+    if (thaws)
+        background_stop(&thaws->background);
 }
 
 void thaws_free(struct thaws *thaws)
 {
     if (!thaws)
         return;
-    thaws_stop(thaws);
+    background_done(&thaws->background);
     for (struct debt *debt = thaws->debts, *next; debt; debt = next) {
         next = debt->next;
         debt_free(debt);
     }
-    pthread_cond_destroy(&thaws->changed);
-    pthread_mutex_destroy(&thaws->lock);
     free(thaws);
 }

@@ -5,9 +5,9 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
+#include "base/background.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/monotonic.h"
@@ -21,15 +21,11 @@
 struct machines {
     struct machines_options options;
     struct runtime *runtime;
-    pthread_mutex_t lock; /* protects what follows; a machine's may be taken with it held */
-    pthread_cond_t wake;
-    struct machine **list; /* by serial number of the domain; one reference each */
+    struct background background; /* its lock protects what follows; a machine's may be taken inside */
+    struct machine **list;        /* by serial number of the domain; one reference each */
     size_t count;
     struct machine **gone; /* of domains that are no more: to be ended, which takes time */
     size_t gone_count;
-    bool is_stopping;
-    bool has_thread;
-    pthread_t thread;
 };
 
 static bool has_machine(const struct domain *domain)
@@ -96,8 +92,8 @@ void machines_follow(struct machines *machines, struct domain *const *domains, s
     size_t kept = 0;
     if (!list)
         return;
-    pthread_mutex_lock(&machines->lock);
-    for (size_t i = 0; i < count && !machines->is_stopping; i++)
+    pthread_mutex_lock(&machines->background.lock);
+    for (size_t i = 0; i < count && !machines->background.is_stopping; i++)
         if (has_machine(domains[i]) && (list[kept] = take_locked(machines, domains[i])))
             kept++;
     qsort(list, kept, sizeof *list, compare);
@@ -111,8 +107,8 @@ void machines_follow(struct machines *machines, struct domain *const *domains, s
         else
             retire_locked(machines, before[i]);
     }
-    pthread_cond_signal(&machines->wake);
-    pthread_mutex_unlock(&machines->lock);
+    pthread_cond_signal(&machines->background.changed);
+    pthread_mutex_unlock(&machines->background.lock);
     free(before);
 }
 
@@ -128,31 +124,31 @@ static void visit_all(struct machines *machines)
     machines->gone_count = 0;
     for (size_t i = 0; list && i < count; i++)
         list[i] = machine_ref(machines->list[i]);
-    pthread_mutex_unlock(&machines->lock);
+    pthread_mutex_unlock(&machines->background.lock);
     for (size_t i = 0; i < gone_count; i++)
         machine_unref(gone[i]);
     for (size_t i = 0; list && i < count; i++) {
         machine_visit(list[i]);
         machine_unref(list[i]);
     }
-    pthread_mutex_lock(&machines->lock);
+    pthread_mutex_lock(&machines->background.lock);
 }
 
 static void *thread_run(void *opaque)
 {
     struct machines *machines = opaque;
-    pthread_mutex_lock(&machines->lock);
-    while (!machines->is_stopping) {
+    pthread_mutex_lock(&machines->background.lock);
+    while (!machines->background.is_stopping) {
         if (machines->count || machines->gone_count) {
             const struct timespec until = monotonic_in(VISIT_MS);
-            pthread_cond_timedwait(&machines->wake, &machines->lock, &until);
+            pthread_cond_timedwait(&machines->background.changed, &machines->background.lock, &until);
         } else {
-            pthread_cond_wait(&machines->wake, &machines->lock);
+            pthread_cond_wait(&machines->background.changed, &machines->background.lock);
         }
-        if (!machines->is_stopping)
+        if (!machines->background.is_stopping)
             visit_all(machines);
     }
-    pthread_mutex_unlock(&machines->lock);
+    pthread_mutex_unlock(&machines->background.lock);
     return NULL;
 }
 
@@ -169,39 +165,31 @@ int machines_new(const struct machines_options *options, struct machines **machi
         free(made);
         return rc;
     }
-    pthread_mutex_init(&made->lock, NULL);
-    monotonic_cond_init(&made->wake);
+    background_init(&made->background);
     *machines = made;
     return 0;
 }
 
 int machines_start(struct machines *machines, struct error *err)
 {
-    pthread_mutex_lock(&machines->lock);
+    pthread_mutex_lock(&machines->background.lock);
     visit_all(machines);
-    pthread_mutex_unlock(&machines->lock);
+    pthread_mutex_unlock(&machines->background.lock);
     /* Of domains that are no more. */
     runtime_each(machines->runtime, guest_sweep);
-    int code = pthread_create(&machines->thread, NULL, thread_run, machines);
-    if (code)
-        return error_set(err, code, "starting a thread: %s", strerror(code));
-    machines->has_thread = true;
-    return 0;
+    return background_start(&machines->background, thread_run, machines, err);
 }
 
 void machines_stop(struct machines *machines)
 {
     if (!machines)
         return;
-    pthread_mutex_lock(&machines->lock);
-    machines->is_stopping = true;
+    pthread_mutex_lock(&machines->background.lock);
+    machines->background.is_stopping = true;
     for (size_t i = 0; i < machines->count; i++)
         machine_stop(machines->list[i]);
-    pthread_cond_signal(&machines->wake);
-    pthread_mutex_unlock(&machines->lock);
-    if (machines->has_thread)
-        pthread_join(machines->thread, NULL);
-    machines->has_thread = false;
+    pthread_mutex_unlock(&machines->background.lock);
+    background_stop(&machines->background);
 }
 
 void machines_free(struct machines *machines)
@@ -216,8 +204,7 @@ void machines_free(struct machines *machines)
     free(machines->list);
     free(machines->gone);
     runtime_free(machines->runtime);
-    pthread_cond_destroy(&machines->wake);
-    pthread_mutex_destroy(&machines->lock);
+    background_done(&machines->background);
     free(machines);
 }
 
@@ -225,10 +212,10 @@ struct machine *machines_get(struct machines *machines, uint64_t domain)
 {
     if (!machines)
         return NULL;
-    pthread_mutex_lock(&machines->lock);
+    pthread_mutex_lock(&machines->background.lock);
     struct machine **found = find_locked(machines, domain);
     struct machine *machine = found ? machine_ref(*found) : NULL;
-    pthread_mutex_unlock(&machines->lock);
+    pthread_mutex_unlock(&machines->background.lock);
     return machine;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* The small parts of base/: bytes, UTF-8, formats' names, the identity of files, the log, the counters. */
+/* The small parts of base/: bytes, UTF-8, formats' names, the identity of files, the log, the counters,
+ * threads in the background. */
 #include "unit.h"
 
 #include <fcntl.h>
@@ -10,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/background.h"
 #include "base/bytes.h"
 #include "base/file_identity.h"
 #include "base/image_format.h"
@@ -288,6 +290,52 @@ static void counters_go_up_and_down_and_are_all_shown(void **state)
     stats_add(STAT_DISKS_OPEN, -2);
 }
 
+/* A thread that counts how often it was told to. */
+struct counting {
+    struct background background;
+    bool is_told;
+    unsigned count;
+};
+
+static void *count_until_stopped(void *opaque)
+{
+    struct counting *counting = opaque;
+    struct background *background = &counting->background;
+    pthread_mutex_lock(&background->lock);
+    while (!background->is_stopping) {
+        if (counting->is_told) {
+            counting->is_told = false;
+            counting->count++;
+            pthread_cond_broadcast(&background->changed);
+        } else {
+            pthread_cond_wait(&background->changed, &background->lock);
+        }
+    }
+    pthread_mutex_unlock(&background->lock);
+    return NULL;
+}
+
+static void a_thread_in_the_background_is_woken_and_ends(void **state)
+{
+    struct counting counting = {.count = 0};
+    struct background *background = &counting.background;
+    struct error err;
+    background_init(background);
+    background_stop(background); /* there is none yet */
+    assert_int_equal(background_start(background, count_until_stopped, &counting, &err), 0);
+    for (unsigned i = 1; i <= 100; i++) {
+        background_set(background, &counting.is_told);
+        pthread_mutex_lock(&background->lock);
+        while (counting.count < i)
+            pthread_cond_wait(&background->changed, &background->lock);
+        pthread_mutex_unlock(&background->lock);
+    }
+    background_stop(background);
+    background_stop(background);
+    background_done(background);
+    assert_int_equal(counting.count, 100);
+}
+
 int main(void)
 {
 #define with_log(test) cmocka_unit_test_setup_teardown(test, take_stderr, give_stderr_back)
@@ -305,6 +353,7 @@ int main(void)
         with_log(long_lines_are_cut_and_old_ones_dropped),
         with_log(threads_log_and_count_side_by_side),
         cmocka_unit_test(counters_go_up_and_down_and_are_all_shown),
+        cmocka_unit_test(a_thread_in_the_background_is_woken_and_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

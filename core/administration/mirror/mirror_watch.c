@@ -5,11 +5,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "administration/lane.h"
 #include "administration/mirror/mirror.h"
+#include "base/background.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/monotonic.h"
@@ -30,10 +30,8 @@ struct entry {
 
 struct mirrors {
     struct administration *administration;
-    pthread_t thread;
-    pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
-    pthread_cond_t changed;
-    bool is_started, is_woken, is_stopping;
+    struct background background; /* its lock is taken inside of no other, and none inside of it */
+    bool is_woken;
     struct entry *entries; /* protected by the administration's lock, as the works in them */
 };
 
@@ -303,13 +301,14 @@ static bool look(struct mirrors *mirrors)
 static bool rest(struct mirrors *mirrors, unsigned ms)
 {
     const struct timespec until = monotonic_in(ms);
-    pthread_mutex_lock(&mirrors->lock);
-    while (!mirrors->is_woken && !mirrors->is_stopping &&
-           pthread_cond_timedwait(&mirrors->changed, &mirrors->lock, &until) == 0)
+    struct background *background = &mirrors->background;
+    pthread_mutex_lock(&background->lock);
+    while (!mirrors->is_woken && !background->is_stopping &&
+           pthread_cond_timedwait(&background->changed, &background->lock, &until) == 0)
         continue;
     mirrors->is_woken = false;
-    bool goes_on = !mirrors->is_stopping;
-    pthread_mutex_unlock(&mirrors->lock);
+    bool goes_on = !background->is_stopping;
+    pthread_mutex_unlock(&background->lock);
     return goes_on;
 }
 
@@ -328,32 +327,20 @@ int mirrors_new(struct administration *administration, struct mirrors **mirrors,
     if (!made)
         return error_set(err, ENOMEM, "out of memory");
     made->administration = administration;
-    pthread_mutex_init(&made->lock, NULL);
-    monotonic_cond_init(&made->changed);
+    background_init(&made->background);
     *mirrors = made;
     return 0;
 }
 
 int mirrors_start(struct mirrors *mirrors, struct error *err)
 {
-    mirrors->is_started = true; /* before the thread reads what lies beside it */
-    int code = pthread_create(&mirrors->thread, NULL, thread_run, mirrors);
-    if (code == 0)
-        return 0;
-    mirrors->is_started = false;
-    return error_set(err, code, "starting a thread: %s", strerror(code));
+    return background_start(&mirrors->background, thread_run, mirrors, err);
 }
 
 void mirrors_stop(struct mirrors *mirrors)
 {
-    if (!mirrors || !mirrors->is_started)
-        return;
-    pthread_mutex_lock(&mirrors->lock);
-    mirrors->is_stopping = true;
-    pthread_cond_broadcast(&mirrors->changed);
-    pthread_mutex_unlock(&mirrors->lock);
-    pthread_join(mirrors->thread, NULL);
-    mirrors->is_started = false;
+    if (mirrors)
+        background_stop(&mirrors->background);
 }
 
 void mirrors_free(struct mirrors *mirrors)
@@ -364,17 +351,12 @@ void mirrors_free(struct mirrors *mirrors)
         next = entry->next;
         free(entry);
     }
-    pthread_cond_destroy(&mirrors->changed);
-    pthread_mutex_destroy(&mirrors->lock);
+    background_done(&mirrors->background);
     free(mirrors);
 }
 
 void mirrors_wake(struct mirrors *mirrors)
 {
-    if (!mirrors)
-        return;
-    pthread_mutex_lock(&mirrors->lock);
-    mirrors->is_woken = true;
-    pthread_cond_broadcast(&mirrors->changed);
-    pthread_mutex_unlock(&mirrors->lock);
+    if (mirrors)
+        background_set(&mirrors->background, &mirrors->is_woken);
 }

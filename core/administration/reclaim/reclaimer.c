@@ -18,6 +18,7 @@
 #include "administration/undo/resume.h"
 #include "administration/undo/undo.h"
 #include "administration/world.h"
+#include "base/background.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/monotonic.h"
@@ -37,10 +38,8 @@ struct entry {
 
 struct reclaimer {
     struct administration *administration;
-    pthread_t thread;
-    pthread_mutex_t lock; /* taken inside of no other, and none is taken inside of it */
-    pthread_cond_t changed;
-    bool is_started, is_woken, is_stopping;
+    struct background background; /* its lock is taken inside of no other, and none inside of it */
+    bool is_woken;
     bool is_eased;         /* what a step had to wait for may be over */
     bool has_step;         /* one runs, or waits */
     struct entry *running; /* NULL: nothing */
@@ -266,13 +265,13 @@ void reclaimer_each_job_locked(struct reclaimer *reclaimer, void (*add)(void *op
 static void set_running(struct reclaimer *reclaimer, struct entry *entry)
 {
     struct administration *administration = reclaimer->administration;
-    pthread_mutex_lock(&reclaimer->lock);
+    pthread_mutex_lock(&reclaimer->background.lock);
     reclaimer->running = entry;
     reclaimer->has_step |= entry != NULL;
-    if (entry && reclaimer->is_stopping)
+    if (entry && reclaimer->background.is_stopping)
         atomic_store(&entry->work.cancelled, true);
-    pthread_cond_broadcast(&reclaimer->changed);
-    pthread_mutex_unlock(&reclaimer->lock);
+    pthread_cond_broadcast(&reclaimer->background.changed);
+    pthread_mutex_unlock(&reclaimer->background.lock);
     pthread_mutex_lock(&administration->lock);
     administration->background = entry ? &entry->work : NULL;
     struct entry *earlier = entry ? take_place_locked(reclaimer, entry) : NULL;
@@ -381,12 +380,12 @@ static void wait(struct reclaimer *reclaimer, unsigned ms)
 {
     const struct timespec begin = monotonic_in(0);
     int r = 0;
-    pthread_mutex_lock(&reclaimer->lock);
-    while (!reclaimer->is_woken && !reclaimer->is_stopping && r == 0) {
+    pthread_mutex_lock(&reclaimer->background.lock);
+    while (!reclaimer->is_woken && !reclaimer->background.is_stopping && r == 0) {
         struct timespec until = monotonic_after(begin, reclaimer->is_eased ? RETRY_FIRST_MS : ms);
-        r = pthread_cond_timedwait(&reclaimer->changed, &reclaimer->lock, &until);
+        r = pthread_cond_timedwait(&reclaimer->background.changed, &reclaimer->background.lock, &until);
     }
-    pthread_mutex_unlock(&reclaimer->lock);
+    pthread_mutex_unlock(&reclaimer->background.lock);
 }
 
 static void *thread_run(void *opaque)
@@ -396,12 +395,12 @@ static void *thread_run(void *opaque)
     leftovers_remove_below(reclaimer->administration);
     for (;;) {
         wait(reclaimer, pause);
-        pthread_mutex_lock(&reclaimer->lock);
-        bool stops = reclaimer->is_stopping;
+        pthread_mutex_lock(&reclaimer->background.lock);
+        bool stops = reclaimer->background.is_stopping;
         if (reclaimer->is_woken || reclaimer->is_eased)
             pause = RETRY_FIRST_MS;
         reclaimer->is_woken = reclaimer->is_eased = false;
-        pthread_mutex_unlock(&reclaimer->lock);
+        pthread_mutex_unlock(&reclaimer->background.lock);
         if (stops)
             return NULL;
         begin_round(reclaimer);
@@ -411,16 +410,16 @@ static void *thread_run(void *opaque)
         must_wait |= memory_removal_run(reclaimer->administration);
         while (run_one(reclaimer)) {
             any = true;
-            pthread_mutex_lock(&reclaimer->lock);
-            stops = reclaimer->is_stopping;
-            pthread_mutex_unlock(&reclaimer->lock);
+            pthread_mutex_lock(&reclaimer->background.lock);
+            stops = reclaimer->background.is_stopping;
+            pthread_mutex_unlock(&reclaimer->background.lock);
             if (stops)
                 return NULL;
         }
         forget_earlier(reclaimer);
-        pthread_mutex_lock(&reclaimer->lock);
+        pthread_mutex_lock(&reclaimer->background.lock);
         reclaimer->has_step = reclaimer->waiting_count > 0;
-        pthread_mutex_unlock(&reclaimer->lock);
+        pthread_mutex_unlock(&reclaimer->background.lock);
         if (any && !must_wait && reclaimer->waiting_count == 0)
             pause = RETRY_FIRST_MS;
         else if (pause < RETRY_MAX_MS)
@@ -437,34 +436,26 @@ int reclaimer_new(struct administration *administration, struct reclaimer **recl
         return error_set(err, ENOMEM, "out of memory");
     made->administration = administration;
     made->is_woken = true; /* what a predecessor did not finish */
-    pthread_mutex_init(&made->lock, NULL);
-    monotonic_cond_init(&made->changed);
+    background_init(&made->background);
     *reclaimer = made;
     return 0;
 }
 
 int reclaimer_start(struct reclaimer *reclaimer, struct error *err)
 {
-    reclaimer->is_started = true; /* before the thread reads what lies beside it */
-    int code = pthread_create(&reclaimer->thread, NULL, thread_run, reclaimer);
-    if (code == 0)
-        return 0;
-    reclaimer->is_started = false;
-    return error_set(err, code, "starting a thread: %s", strerror(code));
+    return background_start(&reclaimer->background, thread_run, reclaimer, err);
 }
 
 void reclaimer_stop(struct reclaimer *reclaimer)
 {
-    if (!reclaimer || !reclaimer->is_started)
+    if (!reclaimer)
         return;
-    pthread_mutex_lock(&reclaimer->lock);
-    reclaimer->is_stopping = true;
+    pthread_mutex_lock(&reclaimer->background.lock);
+    reclaimer->background.is_stopping = true; /* so that no other step begins */
     if (reclaimer->running)
         atomic_store(&reclaimer->running->work.cancelled, true);
-    pthread_cond_broadcast(&reclaimer->changed);
-    pthread_mutex_unlock(&reclaimer->lock);
-    pthread_join(reclaimer->thread, NULL);
-    reclaimer->is_started = false;
+    pthread_mutex_unlock(&reclaimer->background.lock);
+    background_stop(&reclaimer->background);
 }
 
 void reclaimer_free(struct reclaimer *reclaimer)
@@ -474,45 +465,40 @@ void reclaimer_free(struct reclaimer *reclaimer)
     reclaimer->administration->options.jobs_changed = NULL; /* nobody is there any more to be told */
     begin_round(reclaimer);
     forget_earlier(reclaimer);
-    pthread_cond_destroy(&reclaimer->changed);
-    pthread_mutex_destroy(&reclaimer->lock);
+    background_done(&reclaimer->background);
     free(reclaimer);
 }
 
 void reclaimer_wake(struct reclaimer *reclaimer)
 {
-    if (!reclaimer)
-        return;
-    pthread_mutex_lock(&reclaimer->lock);
-    reclaimer->is_woken = true;
-    pthread_cond_broadcast(&reclaimer->changed);
-    pthread_mutex_unlock(&reclaimer->lock);
+    if (reclaimer)
+        background_set(&reclaimer->background, &reclaimer->is_woken);
 }
 
 void reclaimer_ease(struct reclaimer *reclaimer)
 {
     if (!reclaimer)
         return;
-    pthread_mutex_lock(&reclaimer->lock);
+    pthread_mutex_lock(&reclaimer->background.lock);
     if (reclaimer->has_step) {
         reclaimer->is_eased = true;
-        pthread_cond_broadcast(&reclaimer->changed);
+        pthread_cond_broadcast(&reclaimer->background.changed);
     }
-    pthread_mutex_unlock(&reclaimer->lock);
+    pthread_mutex_unlock(&reclaimer->background.lock);
 }
 
 void reclaimer_make_way(struct reclaimer *reclaimer, uint64_t domain)
 {
     if (!reclaimer)
         return;
-    pthread_mutex_lock(&reclaimer->lock);
+    pthread_mutex_lock(&reclaimer->background.lock);
     const struct entry *running = reclaimer->running;
     for (size_t i = 0; running && i < running->task.domain_count; i++)
         if (running->task.domains[i] == domain) {
             atomic_store(&reclaimer->running->work.cancelled, true);
             reclaimer->is_woken = true; /* and goes on afterwards */
         }
-    pthread_mutex_unlock(&reclaimer->lock);
+    pthread_mutex_unlock(&reclaimer->background.lock);
 }
 
 static bool passes(const struct frozen *frozen, const char *path)
@@ -527,12 +513,12 @@ void reclaimer_make_way_for_reader(struct reclaimer *reclaimer, const struct fro
 {
     if (!reclaimer)
         return;
-    pthread_mutex_lock(&reclaimer->lock);
+    pthread_mutex_lock(&reclaimer->background.lock);
     while (reclaimer->running && (passes(frozen, reclaimer->running->task.layer) ||
                                   passes(frozen, reclaimer->running->task.into))) {
         atomic_store(&reclaimer->running->work.cancelled, true);
         reclaimer->is_woken = true;
-        pthread_cond_wait(&reclaimer->changed, &reclaimer->lock);
+        pthread_cond_wait(&reclaimer->background.changed, &reclaimer->background.lock);
     }
-    pthread_mutex_unlock(&reclaimer->lock);
+    pthread_mutex_unlock(&reclaimer->background.lock);
 }
