@@ -310,6 +310,7 @@ static int public_code(int code)
     case ECONNRESET:
     case EPIPE:
         return EIO;
+    case ENODEV: /* the QEMU that runs has something else open */
     case ENOTSUP:
         return EOPNOTSUPP;
     case EDQUOT:

@@ -485,7 +485,7 @@ def test_another_image():
         with Guest(mount.qmp, disk=other):
             wait_connected(mount)
             for words in ("one disk-only", "one disk-only disk=vda:external"):
-                command_refused(errno.ENODEV, mount, "web1", "create", words, words=["another"])
+                command_refused(errno.EOPNOTSUPP, mount, "web1", "create", words, words=["another"])
             equal(mount.snapshots("web1"), [])
             equal(administer.names_beside(mount), ["web1.json", "web1.qcow2"])
             equal(administer.tags(mount.disk), [])
@@ -513,9 +513,9 @@ def test_replaced_while_it_runs():
         aside = replace_by_copy(mount, path)
         names = administer.names_beside(mount)
         for words in ("two disk-only disk=vda:external", "two disk-only disk=vda:internal", "two disk-only", "two memory=external", "two memory=external disk=vda:no disk=vdb:external"):
-            command_refused(errno.ENODEV, mount, "web1", "create", words, words=["replaced"])
-        command_refused(errno.ENODEV, mount, "web1", "disks/vda/copy", os.path.join(mount.elsewhere, "x.qcow2"), words=["replaced"])
-        command_refused(errno.ENODEV, mount, "web1", "snapshots/one/revert", "running", words=["replaced"])
+            command_refused(errno.EOPNOTSUPP, mount, "web1", "create", words, words=["replaced"])
+        command_refused(errno.EOPNOTSUPP, mount, "web1", "disks/vda/copy", os.path.join(mount.elsewhere, "x.qcow2"), words=["replaced"])
+        command_refused(errno.EOPNOTSUPP, mount, "web1", "snapshots/one/revert", "running", words=["replaced"])
         equal(mount.snapshots("web1"), ["one"])
         equal(administer.names_beside(mount), names)
         mount.take("three disk-only disk=vda:no disk=vdb:external", ["vdb"])
@@ -592,7 +592,7 @@ def test_discarded_at_the_end():
     with Watched() as mount, Guest(mount.qmp, "-drive", f"file={mount.disk},format=qcow2,if=none,id=d,snapshot=on", "-device", "virtio-blk-pci,drive=d"):
         wait_connected(mount)
         for words in ("one disk-only", "one disk-only disk=vda:external"):
-            command_refused(errno.ENODEV, mount, "web1", "create", words, words=["another"])
+            command_refused(errno.EOPNOTSUPP, mount, "web1", "create", words, words=["another"])
         equal(administer.names_beside(mount), ["web1.json", "web1.qcow2"])
         equal(administer.tags(mount.disk), [])
 
