@@ -18,30 +18,11 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/error.h"
+#include "must.h"
 
 #define LONG_MS 600000
 
 static char folder[] = "/tmp/test_vmsnapfs.XXXXXX";
-
-static struct error why; /* the last argument of what must succeed */
-
-#define must(call)                                                                                           \
-    do {                                                                                                     \
-        why = (struct error){0};                                                                             \
-        int rc_ = (call);                                                                                    \
-        if (rc_ < 0)                                                                                         \
-            fail_msg("%s: %d %s", #call, rc_, why.text);                                                     \
-    } while (0)
-
-/* What must fail, with this errno and a text. */
-#define must_fail(call, wanted)                                                                              \
-    do {                                                                                                     \
-        why = (struct error){0};                                                                             \
-        int rc_ = (call);                                                                                    \
-        if (rc_ != -(wanted) || why.code != (wanted) || !*why.text)                                          \
-            fail_msg("%s: %d, not %d: %s", #call, rc_, -(wanted), why.text);                                 \
-    } while (0)
 
 static inline const char *in_folder(const char *name)
 {
@@ -141,9 +122,24 @@ static inline int folder_make(void)
     return mkdtemp(folder) ? 0 : 1;
 }
 
+/* For tests that take the folder open: a group's setup and teardown. */
+static int folder_fd __attribute__((unused)) = -1;
+
 static inline int folder_remove(void **state)
 {
     char line[128];
     snprintf(line, sizeof line, "rm -rf %s", folder);
     return system(line);
+}
+
+static inline int folder_open(void **state)
+{
+    folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return folder_fd < 0;
+}
+
+static inline int folder_close_and_remove(void **state)
+{
+    close(folder_fd);
+    return folder_remove(state);
 }

@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "hypervisor/guest_agent.h"
+#include "must.h"
 
 #define LONG_MS  600000
 #define SHORT_MS 60
@@ -132,24 +133,7 @@ static void finish(struct guest_agent *agent)
     pthread_join(fake.thread, NULL);
 }
 
-static struct error why;
 static bool owes;
-
-#define must(call)                                                                                           \
-    do {                                                                                                     \
-        why = (struct error){0};                                                                             \
-        int rc_ = (call);                                                                                    \
-        if (rc_ < 0)                                                                                         \
-            fail_msg("%s: %d %s", #call, rc_, why.text);                                                     \
-    } while (0)
-
-#define must_fail(call, wanted)                                                                              \
-    do {                                                                                                     \
-        why = (struct error){0};                                                                             \
-        int rc_ = (call);                                                                                    \
-        if (rc_ != -(wanted) || why.code != (wanted) || !*why.text)                                          \
-            fail_msg("%s: %d, not %d: %s", #call, rc_, -(wanted), why.text);                                 \
-    } while (0)
 
 /* ---- one that works ---- */
 

@@ -6,23 +6,21 @@
 
 #include "image/new_file.h"
 
-static int directory = -1;
-
 static void test_steps(void **state)
 {
     int fd = -1, untouched = -1;
     run("rm -f .t new; echo precious >there");
-    must(new_file_reserve(directory, ".t", &fd, &why));
-    must_fail(new_file_reserve(directory, ".t", &untouched, &why), EEXIST);
+    must(new_file_reserve(folder_fd, ".t", &fd, &why));
+    must_fail(new_file_reserve(folder_fd, ".t", &untouched, &why), EEXIST);
     assert_int_equal(untouched, -1);
     run("test $(stat -c %%a .t) = 600");
     assert_int_equal(write(fd, "content", 7), 7);
     must(new_file_flush(fd, &why));
-    must_fail(new_file_publish(directory, ".t", "there", &why), EEXIST);
+    must_fail(new_file_publish(folder_fd, ".t", "there", &why), EEXIST);
     run("grep -q precious there && grep -q content .t");
-    must(new_file_publish(directory, ".t", "new", &why));
+    must(new_file_publish(folder_fd, ".t", "new", &why));
     run("grep -q content new && test ! -e .t");
-    must_fail(new_file_publish(directory, ".t", "new", &why), ENOENT);
+    must_fail(new_file_publish(folder_fd, ".t", "new", &why), ENOENT);
     close(fd);
 }
 
@@ -30,31 +28,19 @@ static void test_steps(void **state)
 static void test_killed_with_both_names(void **state)
 {
     run("rm -f new; echo content >.t && ln .t new");
-    must(new_file_publish(directory, ".t", "new", &why));
+    must(new_file_publish(folder_fd, ".t", "new", &why));
     run("grep -q content new && test ! -e .t");
 }
 
 static void test_abandoned(void **state)
 {
     run("echo content >.t");
-    must(new_file_abandon(directory, ".t", &why));
-    must(new_file_abandon(directory, ".t", &why));
+    must(new_file_abandon(folder_fd, ".t", &why));
+    must(new_file_abandon(folder_fd, ".t", &why));
     run("test ! -e .t");
     run("mkdir .t");
-    must_fail(new_file_abandon(directory, ".t", &why), EISDIR);
+    must_fail(new_file_abandon(folder_fd, ".t", &why), EISDIR);
     run("rmdir .t");
-}
-
-static int make_folder(void **state)
-{
-    directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return directory < 0;
-}
-
-static int remove_folder(void **state)
-{
-    close(directory);
-    return folder_remove(state);
 }
 
 int main(void)
@@ -67,5 +53,5 @@ int main(void)
         cmocka_unit_test(test_killed_with_both_names),
         cmocka_unit_test(test_abandoned),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, folder_open, folder_close_and_remove);
 }

@@ -12,14 +12,12 @@
 #include "image/overlay_file.h"
 #include "image/overlay_name.h"
 
-static int directory = -1;
-
 /* ---- names ---- */
 
 static void assert_named(const char *below, const char *snapshot, const char *expected)
 {
     char name[OVERLAY_NAME_SIZE];
-    must(overlay_name_choose(directory, below, snapshot, 7, NULL, 0, name, &why));
+    must(overlay_name_choose(folder_fd, below, snapshot, 7, NULL, 0, name, &why));
     assert_string_equal(name, expected);
 }
 
@@ -50,7 +48,7 @@ static void test_names(void **state)
     assert_named("web1.qcow2", "link", "web1.link~7");
     const char *const taken[] = {"web1.new", "web1.new~7", "web1.new~7-1"};
     char name[OVERLAY_NAME_SIZE];
-    must(overlay_name_choose(directory, "web1.img", "new", 7, taken, 3, name, &why));
+    must(overlay_name_choose(folder_fd, "web1.img", "new", 7, taken, 3, name, &why));
     assert_string_equal(name, "web1.new~7-2");
     int file = open_image_file("web1.taken", O_RDONLY);
     must_fail(overlay_name_choose(file, "web1.img", "new", 7, NULL, 0, name, &why), ENOTDIR);
@@ -70,7 +68,7 @@ static void test_long_names(void **state)
             below[used] = '\0';
             memset(snapshot, 's', length);
             snapshot[length] = '\0';
-            must(overlay_name_choose(directory, below, snapshot, UINT64_MAX, NULL, 0, name, &why));
+            must(overlay_name_choose(folder_fd, below, snapshot, UINT64_MAX, NULL, 0, name, &why));
             used = strlen(name);
             bool fits = strlen(below) + 1 + length <= OVERLAY_NAME_BYTES_MAX;
             assert_true(used <= OVERLAY_NAME_BYTES_MAX + 21);
@@ -107,7 +105,7 @@ static void set_acl(const char *path, const char *key, uint16_t mask)
 static int reserve(const char *below)
 {
     int fd = -1, layer = open_image_file(below, O_RDONLY);
-    must(overlay_file_reserve(directory, ".t", layer, below, &fd, &why));
+    must(overlay_file_reserve(folder_fd, ".t", layer, below, &fd, &why));
     close(layer);
     return fd;
 }
@@ -134,7 +132,7 @@ static void test_access_is_copied(void **state)
     close(fd);
     int layer = open_image_file("layer", O_RDONLY);
     fd = -1;
-    must_fail(overlay_file_reserve(directory, ".t", layer, "layer", &fd, &why), EEXIST);
+    must_fail(overlay_file_reserve(folder_fd, ".t", layer, "layer", &fd, &why), EEXIST);
     close(layer);
     assert_int_equal(fd, -1);
     run("rm .t && test \"$(cat layer)\" = content");
@@ -181,7 +179,7 @@ static void test_access_of_a_device(void **state)
         status_of("rm -f device; mknod device b 7 250 && chown 11:22 device && chmod 660 device"))
         skip();
     int layer = open(in_folder("device"), O_PATH | O_CLOEXEC), fd = -1;
-    must(overlay_file_reserve(directory, ".t", layer, "device", &fd, &why));
+    must(overlay_file_reserve(folder_fd, ".t", layer, "device", &fd, &why));
     assert_access(fd, 11, 22, 0660);
     close(fd);
     close(layer);
@@ -200,7 +198,7 @@ static void prepare(struct overlay_file files[2])
     for (int i = 0; i < 2; i++) {
         char name[] = {'d', (char)('0' + i), '\0'};
         snprintf(backing_names[i], sizeof backing_names[i], "%s", in_folder(name));
-        files[i] = (struct overlay_file){.directory = directory,
+        files[i] = (struct overlay_file){.directory = folder_fd,
                                          .temporary_name = temporaries[i],
                                          .final_name = finals[i],
                                          .below = open_image_file(name, O_RDONLY),
@@ -230,7 +228,7 @@ static void test_overlays_are_made_and_published(void **state)
     assert_undamaged("d1.new");
     assert_reads_as("d1.new", "qcow2", "want");
     struct stat stat;
-    assert_int_equal(fstatat(directory, "d1.new", &stat, 0), 0);
+    assert_int_equal(fstatat(folder_fd, "d1.new", &stat, 0), 0);
     assert_int_equal(stat.st_ino, files[1].inode);
     assert_int_equal(stat.st_dev, files[1].device);
 
@@ -238,7 +236,7 @@ static void test_overlays_are_made_and_published(void **state)
     run("mv d0.new kept && echo other >d0.new");
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++)
-            must(overlay_file_undo(directory, files[i].temporary_name, files[i].final_name, files[i].device,
+            must(overlay_file_undo(folder_fd, files[i].temporary_name, files[i].final_name, files[i].device,
                                    files[i].inode, &why));
     run("test ! -e d1.new && grep -q other d0.new");
     finish(files);
@@ -273,23 +271,11 @@ static void test_undo_of_what_was_killed(void **state)
         must(overlay_files_make(files, 2, &why));
         run("%s", left[i]);
         for (int j = 0; j < 2; j++)
-            must(overlay_file_undo(directory, files[j].temporary_name, files[j].final_name, files[j].device,
+            must(overlay_file_undo(folder_fd, files[j].temporary_name, files[j].final_name, files[j].device,
                                    files[j].inode, &why));
         run("test ! -e .t0 -a ! -e .t1 -a ! -e d0.new -a ! -e d1.new");
         finish(files);
     }
-}
-
-static int make_folder(void **state)
-{
-    directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return directory < 0;
-}
-
-static int remove_folder(void **state)
-{
-    close(directory);
-    return folder_remove(state);
 }
 
 int main(void)
@@ -307,5 +293,5 @@ int main(void)
         cmocka_unit_test(test_nothing_is_left_of_what_fails),
         cmocka_unit_test(test_undo_of_what_was_killed),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, folder_open, folder_close_and_remove);
 }

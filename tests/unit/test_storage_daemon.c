@@ -26,6 +26,7 @@
 #include "hypervisor/qemu_img.h"
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/storage_daemon.h"
+#include "must.h"
 
 #define LONG_MS   600000
 #define NODES_MAX 16
@@ -171,14 +172,6 @@ static void stop(struct block_engine *engine)
     if (storage_daemon_stop(engine->daemon, LONG_MS, &err) < 0)
         fail_msg("%s", err.text);
 }
-
-static struct error why; /* the last argument of what must succeed */
-
-#define must(call)                                                                                           \
-    do {                                                                                                     \
-        if ((call) < 0)                                                                                      \
-            fail_msg("%s: %s", #call, why.text);                                                             \
-    } while (0)
 
 static const struct qmp_job_watch patient = {.timeout_ms = LONG_MS};
 
