@@ -28,7 +28,7 @@ FUZZ_SEED = 1
 SEED = 20261130  # of the random tests in --all, so that it says the same twice; --soak has new ones
 SOAK_SECONDS = 3600
 SOAK_IN_CI_SECONDS = 60
-AT_ONCE = 2 * os.cpu_count()  # mounted tests wait more than they compute
+AT_ONCE = 3 * os.cpu_count()  # mounted tests wait more than they compute
 SIDE_BY_SIDE = os.cpu_count() + 1  # of fuzzers, which compute, and soaks, which wait
 SILENCE_SECONDS = 900  # a program that says nothing for so long hangs, and would keep CI waiting for ever
 

@@ -220,14 +220,15 @@ def errno_name(code):
     return "?" if code is UNKNOWN else administer.errno_name(code)
 
 
-def sequences(crashes):
-    """One after the other until the time is over; the first that fails is told with all its steps."""
+def sequences(seconds, begin, told):
+    """One after the other for so many seconds; the first that fails is told with all its steps. `begin(seed)` gives one,
+    with run() and its history, `told(sequence)` what is said after its end."""
     random = checks.seed()
-    end = time.monotonic() + SECONDS
-    count = steps = kills = middle = 0
+    end = time.monotonic() + seconds
+    count = steps = 0
     while count == 0 or time.monotonic() < end:
         seed = random.randrange(1 << 48)
-        sequence = Sequence(seed, crashes)
+        sequence = begin(seed)
         try:
             steps += sequence.run()
         except BaseException:
@@ -239,20 +240,24 @@ def sequences(crashes):
             if sequence.mount.process is None and is_mounted(sequence.mount.mountpoint):
                 run("umount", "--lazy", sequence.mount.mountpoint)
         count += 1
-        kills += sequence.killed
-        middle += sequence.killed_in_the_middle
-        told = f", killed {kills} times, {middle} of them in the middle of something" if crashes else ""
-        print(f"    {count} sequences, {steps} steps{told}", flush=True)
+        print(f"    {count} sequences, {steps} steps{told(sequence)}", flush=True)
 
 
 def test_sequences():
     """After every step each byte, the tree, the domains' disks, the images and the user's files are as the model says"""
-    sequences(crashes=False)
+    sequences(SECONDS, lambda seed: Sequence(seed, False), lambda sequence: "")
 
 
 def test_crashes():
     """Killed in the middle, an operation has happened or it has not, and nothing else has changed"""
-    sequences(crashes=True)
+    killed = {"all": 0, "middle": 0}
+
+    def told(sequence):
+        killed["all"] += sequence.killed
+        killed["middle"] += sequence.killed_in_the_middle
+        return f", killed {killed['all']} times, {killed['middle']} of them in the middle of something"
+
+    sequences(SECONDS, lambda seed: Sequence(seed, True), told)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from model_running import OFF, PAUSED, RUNS, RunningSteps, first_world, rest
 from model_steps import copy_world
 from mounted import HOPELESS, Mounted, children, reap, run, wait_for
 from running import is_ended
-from test_model import attempt, errno_name
+from test_model import attempt, errno_name, sequences
 from test_power import BARE, QEMU, Monitor
 
 SECONDS = float(os.environ.get("VMSNAPFS_TEST_SECONDS") or 20)
@@ -403,35 +403,22 @@ class Sequence:
         model_check.check_home(self.mount, self.world, [*self.initial, *first])
 
 
-def sequences(crashes):
-    """One after the other until the time is over; the first that fails is told with all its steps."""
-    need(QEMU)
-    random = checks.seed()
-    end = time.monotonic() + SECONDS
-    count = steps = kills = 0
-    while count == 0 or time.monotonic() < end:
-        seed = random.randrange(1 << 48)
-        sequence = Sequence(seed, crashes)
-        try:
-            steps += sequence.run()
-        except BaseException:
-            print(f"    sequence {count}, seed {seed}:", flush=True)
-            for number, line in enumerate(sequence.history):
-                print(f"    {number:3} {line}")
-            raise
-        count += 1
-        kills += sequence.kills
-        print(f"    {count} sequences, {steps} steps, something was killed in {kills} of them", flush=True)
-
-
 def test_sequences():
     """After every step each byte, what the guests read, the tree, states and images are as the model says"""
-    sequences(crashes=False)
+    need(QEMU)
+    sequences(SECONDS, lambda seed: Sequence(seed, False), lambda sequence: "")
 
 
 def test_crashes():
     """The daemon or a QEMU killed in the middle, an operation has happened or it has not, and nothing else has changed"""
-    sequences(crashes=True)
+    need(QEMU)
+    kills = []
+
+    def told(sequence):
+        kills.append(sequence.kills)
+        return f", something was killed in {sum(kills)} of them"
+
+    sequences(SECONDS, lambda seed: Sequence(seed, True), told)
 
 
 if __name__ == "__main__":
