@@ -340,8 +340,7 @@ static void finish(struct administration *administration, struct work *work, int
     }
     request->done(request->opaque, &result);
     pthread_mutex_lock(&administration->lock);
-    if (work->lane)
-        work->lane->is_busy = false;
+    bool wake = work->lane && lane_give_back_locked(work->lane);
     work->lane = NULL;
     if (r < 0) {
         work->job.status = JOB_FAILED;
@@ -357,6 +356,8 @@ static void finish(struct administration *administration, struct work *work, int
         administration_keep_locked(administration, work);
     pthread_cond_broadcast(&administration->changed);
     pthread_mutex_unlock(&administration->lock);
+    if (wake)
+        reclaimer_wake(administration->reclaimer);
     if (!kept)
         work_free(work);
     tell_jobs(administration, domain);

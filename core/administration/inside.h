@@ -33,7 +33,8 @@ struct lane {
     struct lane *next;
     uint64_t domain;
     struct work *first, **end;
-    bool is_busy; /* somebody changes the domain */
+    bool is_busy;   /* somebody changes the domain */
+    bool is_wanted; /* by the background, which is woken when the lane is given back */
 };
 
 struct administration {
