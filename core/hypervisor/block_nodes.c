@@ -15,7 +15,8 @@
 /* -EPROTO, without a text, for what is no description of a node. */
 static int read_node(struct json_object *object, struct block_node *node)
 {
-    struct json_object *image, *size, *cluster = NULL, *read_only, *depth = NULL;
+    struct json_object *image, *size, *cluster = NULL, *read_only, *depth = NULL, *cache, *direct = NULL,
+                                      *no_flush = NULL;
     const char *name = json_string_in(object, "node-name");
     const char *driver = json_string_in(object, "drv");
     const char *filename = json_string_in(object, "file");
@@ -27,7 +28,12 @@ static int read_node(struct json_object *object, struct block_node *node)
         return -EPROTO;
     json_object_object_get_ex(image, "cluster-size", &cluster);
     json_object_object_get_ex(object, "backing_file_depth", &depth);
+    if (json_object_object_get_ex(object, "cache", &cache)) {
+        json_object_object_get_ex(cache, "direct", &direct);
+        json_object_object_get_ex(cache, "no-flush", &no_flush);
+    }
     const char *backing = json_string_in(image, "backing-filename");
+    const char *zeroes = json_string_in(object, "detect_zeroes");
     *node = (struct block_node){
         .name = strdup(name),
         .driver = strdup(driver),
@@ -41,7 +47,10 @@ static int read_node(struct json_object *object, struct block_node *node)
                      ? (unsigned)json_object_get_int(depth)
                      : 0,
         .read_only = json_object_get_boolean(read_only),
+        .is_direct = json_object_get_boolean(direct),
+        .never_flushes = json_object_get_boolean(no_flush),
     };
+    snprintf(node->detect_zeroes, sizeof node->detect_zeroes, "%s", zeroes ? zeroes : "off");
     return node->name && node->driver && node->filename && (!backing || node->backing_filename) ? 0 : -ENOMEM;
 }
 

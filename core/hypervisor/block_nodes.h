@@ -31,6 +31,8 @@ struct block_node {
     uint64_t cluster_size;  /* bytes; 0: the format has none */
     unsigned depth;         /* of the chain of nodes below it; 0: it stands on none, or was not asked for */
     bool read_only;
+    bool is_direct, never_flushes; /* how it is cached */
+    char detect_zeroes[8];         /* "off", "on", "unmap" */
 };
 
 struct block_nodes {

@@ -104,10 +104,10 @@ def test_damaged_state():
             write(mount, 2)
             create(mount, "friday disk=vda:external")
             write(mount, 3)
-            files = state_files(mount)
-            assert files, "no file of the store knows the snapshot's name"
             whole = {}
             mount.unmount()
+            files = state_files(mount)
+            assert files, "no file of the store knows the snapshot's name"
             for path in files:
                 with open(path, "rb") as file:
                     whole[path] = file.read()

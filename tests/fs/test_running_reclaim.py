@@ -19,6 +19,7 @@ import domains
 import make
 from administer import snapshot_path, wait_idle
 from checks import Skip, equal, need
+from domains import locks
 from mounted import run, wait_for
 from running import PAGE, Running, administer_bytes, bottom_name, is_ended, is_held_open, same, wait_connected
 from test_power import BARE, QEMU, Guest, Monitor, Watched, state, wait_state
@@ -27,6 +28,7 @@ HAS_POINTS = bool(os.environ.get("VMSNAPFS_TEST_CRASH_POINTS"))
 EXTERNAL = "disk-only disk=vda:external disk=vdb:external"
 INTERNAL = "disk-only disk=vda:internal disk=vdb:internal"
 JOB = "vmsnapfs-merge"
+WRITE_LOCK = 101  # the byte of an image that QEMU locks while it may write (block/file-posix.c)
 BIG = 64 * make.MIB
 LOST = (r"its QEMU ended", r"ended while nobody looked", r"ended by signal", r"ended without being asked", r"does not answer", r"merge.*could not be (undone|concluded)")
 
@@ -544,6 +546,35 @@ def test_killed_at_each_step():
         raise Skip("VMSNAPFS_TEST_CRASH_POINTS is not set: not a build for tests")
     for number, point in enumerate(POINTS):
         crash(point, "abc", ("writes", "killed")[number % 2], 1)
+
+
+def is_written(path):
+    """Does any QEMU hold the lock of one who writes to the image?"""
+    mark = f":{os.stat(path).st_ino} "
+    ranges = [line.split()[6:8] for line in locks().splitlines() if mark in line]
+    return any(int(first) <= WRITE_LOCK and (last == "EOF" or int(last) >= WRITE_LOCK) for first, last in ranges)
+
+
+def test_given_up_merge_lets_go():
+    """A merge that makes way for a snapshot leaves no frozen layer open for writing, on which no other QEMU could start"""
+    need(QEMU)
+    with Running(formats=("qcow2", "raw")) as mount:
+        mount.start()
+        mount.guest_writes(40)
+        for turn in range(30):
+            mount.take("one " + EXTERNAL)
+            mount.guest_writes(41)
+            delete(mount, "one")
+            time.sleep(turn * 0.001)
+            mount.take("two " + EXTERNAL)
+            wait_idle(mount)
+            for target in mount.targets:
+                active, _ = administer.source(mount, "web1", target)
+                written = [path for path in administer.layers(mount, "web1", target) if is_written(path)]
+                equal(written, [active], f"{turn}: {target}: open for writing")
+            delete(mount, "two")
+            wait_idle(mount)
+        mount.check()
 
 
 if __name__ == "__main__":

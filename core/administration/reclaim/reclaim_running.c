@@ -13,7 +13,9 @@
 #include "administration/reclaim/reclaim_files.h"
 #include "administration/running.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "hypervisor/block_merge.h"
+#include "hypervisor/block_read_only.h"
 #include "hypervisor/block_snapshot.h"
 #include "hypervisor/deadline.h"
 #include "hypervisor/free_space.h"
@@ -33,13 +35,76 @@ static const struct domain *find_domain(const struct catalog *catalog, uint64_t 
     return NULL;
 }
 
+/* The layer below the active ones that the file is; NULL: none. */
+static const struct layer *find_frozen(const struct domain *domain, const struct stat *file)
+{
+    for (size_t i = 0; i < domain->disk_count; i++) {
+        const struct layer *layer = domain->disks[i].active;
+        for (layer = layer ? layer->backing : NULL; layer; layer = layer->backing) {
+            struct stat other;
+            if (!layer->remote && stat(layer->path, &other) == 0 && other.st_dev == file->st_dev &&
+                other.st_ino == file->st_ino)
+                return layer;
+        }
+    }
+    return NULL;
+}
+
+static bool is_active_file(const struct domain *domain, const struct stat *file)
+{
+    for (size_t i = 0; i < domain->disk_count; i++) {
+        const struct layer *active = domain->disks[i].active;
+        struct stat other;
+        if (active && !active->remote && stat(active->path, &other) == 0 && other.st_dev == file->st_dev &&
+            other.st_ino == file->st_ino)
+            return true;
+    }
+    return false;
+}
+
+static int close_layer_for_writing(const struct reclaim_host *host, const struct layer *layer,
+                                   const struct block_node *node, struct error *err)
+{
+    const struct layer *below = layer->backing;
+    const struct block_node *backing = NULL;
+    struct stat file;
+    if (below && (below->remote || stat(below->path, &file) < 0))
+        return error_set(err, EOPNOTSUPP, "%s stands on what is not known here", layer->path);
+    int r = below ? layer_nodes_find(&host->nodes, &file, below->path, below->format, &backing, err) : 0;
+    return r < 0
+               ? r
+               : block_make_read_only(&host->engine, &host->nodes, node, backing ? backing->name : NULL, err);
+}
+
+/* What is frozen, and open for writing, since a merge into it was given up (block_read_only.h). */
+static void close_for_writing(const struct reclaim_host *host)
+{
+    for (size_t i = 0; i < host->nodes.count; i++) {
+        const struct block_node *node = &host->nodes.nodes[i];
+        struct error why;
+        struct stat file;
+        if (node->read_only || strcmp(node->driver, "file") == 0 ||
+            strcmp(node->driver, "host_device") == 0 || stat(node->filename, &file) < 0 ||
+            is_active_file(host->domain, &file))
+            continue;
+        const struct layer *layer = find_frozen(host->domain, &file);
+        if (layer && image_format_from_name(node->driver) == layer->format &&
+            close_layer_for_writing(host, layer, node, &why) < 0)
+            log_info("%s has %s open for writing still: %s", host->domain->name, layer->path, why.text);
+    }
+}
+
 static int look_into(struct reclaim_host *host, enum run_state state, struct error *err)
 {
     host->engine = (struct block_engine){.qmp = host->qmp, .timeout_ms = ANSWER_MS};
     int r = running_check_state(state, err);
     if (r == 0)
         r = running_end_leftover(&host->engine, err);
-    return r < 0 ? r : block_nodes_query(&host->engine, &host->nodes, err);
+    if (r == 0)
+        r = block_nodes_query(&host->engine, &host->nodes, err);
+    if (r == 0)
+        close_for_writing(host);
+    return r;
 }
 
 static int add_host(struct reclaim_hosts *hosts, const struct domain *domain, struct error *err)
@@ -88,14 +153,17 @@ void reclaim_hosts_end(struct reclaim_hosts *hosts)
     *hosts = (struct reclaim_hosts){0};
 }
 
-bool reclaim_hosts_give_up(const struct reclaim_hosts *hosts)
+bool reclaim_hosts_give_up(struct reclaim_hosts *hosts)
 {
     for (size_t i = 0; i < hosts->count; i++) {
-        const struct reclaim_host *host = &hosts->list[i];
+        struct reclaim_host *host = &hosts->list[i];
         if (qmp_is_dead(host->qmp) ||
             journal_find_domain(hosts->administration->journal, host->domain->serial) ||
             running_end_leftover(&host->engine, NULL) < 0)
             return false;
+        block_nodes_done(&host->nodes);
+        if (block_nodes_query(&host->engine, &host->nodes, NULL) == 0)
+            close_for_writing(host);
     }
     return true;
 }
