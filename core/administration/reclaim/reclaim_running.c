@@ -35,42 +35,41 @@ static const struct domain *find_domain(const struct catalog *catalog, uint64_t 
     return NULL;
 }
 
-/* The layer below the active ones that the file is; NULL: none. */
-static const struct layer *find_frozen(const struct domain *domain, const struct stat *file)
+static bool is_in(const struct layer *layer, const struct stat *file)
+{
+    struct stat other;
+    return !layer->remote && stat(layer->path, &other) == 0 && other.st_dev == file->st_dev &&
+           other.st_ino == file->st_ino;
+}
+
+/* The layer that the file is, of the active ones or of those below them; NULL: none. */
+static const struct layer *find_layer(const struct domain *domain, const struct stat *file, bool active)
 {
     for (size_t i = 0; i < domain->disk_count; i++) {
         const struct layer *layer = domain->disks[i].active;
-        for (layer = layer ? layer->backing : NULL; layer; layer = layer->backing) {
-            struct stat other;
-            if (!layer->remote && stat(layer->path, &other) == 0 && other.st_dev == file->st_dev &&
-                other.st_ino == file->st_ino)
+        if (active && layer && is_in(layer, file))
+            return layer;
+        for (layer = layer ? layer->backing : NULL; layer && !active; layer = layer->backing)
+            if (is_in(layer, file))
                 return layer;
-        }
     }
     return NULL;
 }
 
-static bool is_active_file(const struct domain *domain, const struct stat *file)
-{
-    for (size_t i = 0; i < domain->disk_count; i++) {
-        const struct layer *active = domain->disks[i].active;
-        struct stat other;
-        if (active && !active->remote && stat(active->path, &other) == 0 && other.st_dev == file->st_dev &&
-            other.st_ino == file->st_ino)
-            return true;
-    }
-    return false;
-}
-
 static int close_layer_for_writing(const struct reclaim_host *host, const struct layer *layer,
-                                   const struct block_node *node, struct error *err)
+                                   const struct block_node *node, const struct stat *file, struct error *err)
 {
     const struct layer *below = layer->backing;
     const struct block_node *backing = NULL;
-    struct stat file;
-    if (below && (below->remote || stat(below->path, &file) < 0))
+    struct stat file_below;
+    bool is_disk = false; /* it has moved there, and nobody has noted it */
+    int r = layer_nodes_is_disk(&host->engine, file, &is_disk, NULL, err);
+    if (r < 0 || is_disk)
+        return r;
+    if (below && (below->remote || stat(below->path, &file_below) < 0))
         return error_set(err, EOPNOTSUPP, "%s stands on what is not known here", layer->path);
-    int r = below ? layer_nodes_find(&host->nodes, &file, below->path, below->format, &backing, err) : 0;
+    if (below)
+        r = layer_nodes_find(&host->nodes, &file_below, below->path, below->format, &backing, err);
     return r < 0
                ? r
                : block_make_read_only(&host->engine, &host->nodes, node, backing ? backing->name : NULL, err);
@@ -85,11 +84,11 @@ static void close_for_writing(const struct reclaim_host *host)
         struct stat file;
         if (node->read_only || strcmp(node->driver, "file") == 0 ||
             strcmp(node->driver, "host_device") == 0 || stat(node->filename, &file) < 0 ||
-            is_active_file(host->domain, &file))
+            find_layer(host->domain, &file, true))
             continue;
-        const struct layer *layer = find_frozen(host->domain, &file);
+        const struct layer *layer = find_layer(host->domain, &file, false);
         if (layer && image_format_from_name(node->driver) == layer->format &&
-            close_layer_for_writing(host, layer, node, &why) < 0)
+            close_layer_for_writing(host, layer, node, &file, &why) < 0)
             log_info("%s has %s open for writing still: %s", host->domain->name, layer->path, why.text);
     }
 }

@@ -32,8 +32,8 @@ struct reclaim_hosts {
 
 /*
  * Reaches the QEMUs of those of these domains that run, and ends jobs that a predecessor has left there, with
- * what these have left open.
- * Errors: EBUSY where one does not answer, or is being migrated, or is ending: later.
+ * what these have left open for writing. Errors: EBUSY where one does not answer, or is being migrated, or is
+ * ending: later.
  */
 int reclaim_hosts_begin(struct administration *administration, const struct catalog *catalog,
                         const uint64_t *domains, size_t count, struct reclaim_hosts *hosts,
@@ -42,8 +42,8 @@ void reclaim_hosts_end(struct reclaim_hosts *hosts);
 
 /*
  * After a step that failed: ends what goes on of it, and has the QEMUs open what they do not write to for
- * reading only. False: a job may still be writing, as a connection was
- * lost, or the job did not end, or the journal has it.
+ * reading only. False: a job may still be writing, as a connection was lost, or the job did not end, or the
+ * journal has it.
  */
 bool reclaim_hosts_give_up(struct reclaim_hosts *hosts);
 
