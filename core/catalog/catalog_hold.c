@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -435,15 +436,22 @@ int catalog_next_serial(struct catalog_service *service, uint64_t *serial, struc
     return store_next_serial(service->options.store, serial, err);
 }
 
-/* Does an image stand on the file of this one, but for those at the paths `except`? */
+/* An overlay that was merged and unlinked a moment ago may be in the scan still. */
+static bool is_there(const struct scan_image *image)
+{
+    struct stat file;
+    return image->is_remote || lstat(image->path, &file) == 0 || errno != ENOENT;
+}
+
+/* Does an image stand on the file of this one, but for those at the paths `except` (may be NULL)? */
 static bool carries(const struct scan *scan, const struct scan_image *below, char *const *except)
 {
-    if (!except || !*except)
-        return below->first->is_backing;
+    if (!except && !below->first->is_backing)
+        return false;
     for (size_t i = 0; i < scan->image_count; i++) {
         const struct scan_image *image = scan->images[i];
         if (image->backing && image->backing->first == below->first && image->first != below->first &&
-            !state_paths_have(except, image->path))
+            !state_paths_have(except, image->path) && is_there(image))
             return true;
     }
     /* What only a definition may follow. */
@@ -453,7 +461,7 @@ static bool carries(const struct scan *scan, const struct scan_image *below, cha
             const struct scan_chain *chain = &scan->definitions[i].chains[j];
             for (size_t k = 1; k < chain->count; k++)
                 if (chain->images[k]->first == below->first &&
-                    !state_paths_have(except, chain->images[k - 1]->path))
+                    !state_paths_have(except, chain->images[k - 1]->path) && is_there(chain->images[k - 1]))
                     return true;
         }
     return false;

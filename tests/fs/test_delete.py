@@ -370,6 +370,17 @@ def test_home():
                 administer.check_image(os.path.join(mount.source, "web1.qcow2"))
 
 
+def test_home_again_at_once():
+    """A domain that is back on its first file, and gets a snapshot before the last overlay is forgotten, comes home again"""
+    with Mounted(domains.web1) as mount:
+        for turn in range(20):
+            create(mount, "one disk=vda:external")
+            write(mount, turn)
+            os.rmdir(snapshot_path(mount, "web1", "one"))
+            wait_for(lambda: len(administer.layers(mount, "web1", "vda")) == 1, f"the merge in turn {turn}")
+        equal(byte(mount), 19)
+
+
 def test_raw_comes_home():
     """A raw disk ends on its raw file, also after going back"""
     with Mounted(lambda source: domains.web1(source, formats=("raw",))) as mount:
