@@ -386,6 +386,22 @@ def test_found():
         assert try_case(Scene(name, faults), fault, number)
 
 
+def test_destroyed_before_it_is_noted():
+    """A guest that went back, where it could not be written down that it runs, stays off when it is destroyed"""
+    need(QEMU)
+    scene = Scene("revert memory", Faults())
+    with scene.begun() as mount:
+        pending = os.path.join(mount.source, ".vmsnapfs", "domains", "1.restart")
+        scene.faults.arm(Fault("files", "EACCES", lasts=True, only="/.vmsnapfs/domains/1.restart.tmp"), 7)
+        scene.attempt(mount)
+        assert os.path.exists(pending), "it was written down"
+        power(mount, "destroy")
+        assert scene.faults.disarm(), "nothing has failed"
+        wait_for(lambda: not os.path.exists(pending), "the end of what was to go on")
+        administer.wait_idle(mount)
+        equal((mount.text("web1", "state"), mount.processes()), ("shutoff\n", []))
+
+
 def test_resumed_before_it_is_known():
     """A guest that moved to its copy while the connection was lost, resumed as soon as there is one: what it writes is kept"""
     need(QEMU)

@@ -11,6 +11,7 @@
 #include "administration/change.h"
 #include "administration/mirror/mirror.h"
 #include "administration/request/start.h"
+#include "administration/undo/resume.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 
@@ -137,6 +138,8 @@ static int power_destroy(struct administration *administration, struct machine *
         r = machine_await_off(machine, DEATH_MS, &why);
     if (r < 0)
         return error_set(err, why.code, "%s", why.text);
+    if (resume_drop(administration, machine_domain(machine), &why) < 0)
+        log_error("%s", why.text);
     if (mirror_settle(administration, machine_domain(machine), &why) < 0)
         log_info("%s", why.text); /* before the next start, then */
     return answer(outcome, "ended", err);

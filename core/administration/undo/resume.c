@@ -230,6 +230,16 @@ int resume_pending(struct administration *administration, uint64_t domain, struc
     return r < 0 ? error_set(err, why.code, "%s", why.text) : went;
 }
 
+int resume_drop(struct administration *administration, uint64_t domain, struct error *err)
+{
+    struct restart restart = {0};
+    int r = store_read_restart(administration->options.store, domain, &restart, err);
+    if (r == 0)
+        r = resume_forget(administration, &restart, err);
+    restart_done(&restart);
+    return r == -ENOENT ? 0 : r;
+}
+
 int resume_clear_way(struct administration *administration, uint64_t domain, uint64_t operation,
                      struct error *err)
 {
