@@ -293,13 +293,14 @@ def main():
         if run.build("build", "gcc", PLAIN):
             run.tests("build")
         run.build("build-clang", "clang", PLAIN)  # its warnings; `scripts/test --cc clang` runs the tests, too
-        run.sanitized("address", ["unit", "image", "fs"])
+        run.sanitized("address", ["unit", "image"])
         run.sanitized("thread", ["unit"], ["of_one_thread"])
         # The bench is there to see whether it works; beside other things its figures say nothing. It empties the host's page
         # cache, which some of the unit tests look at.
         bench = Check("bench --quick", [os.path.join(CHECKOUT, "scripts", "bench"), "--quick"])
         with concurrent.futures.ThreadPoolExecutor(1) as beside:
             measured = beside.submit(run.side_by_side, [bench], 1)
+            run.sanitized("address", ["fs"])
             run.sanitized("thread", ["fs"])
             measured.result()
         run.side_by_side([*run.soaks(SOAK_IN_CI_SECONDS, only_others=True), *run.fuzzers()], SIDE_BY_SIDE)
