@@ -144,6 +144,7 @@ def test_state_of_a_qemu_of_others():
             equal(state(mount), "migrating")
             guest.command("migrate-continue", state="pre-switchover")
             wait_state(mount, "paused")
+            wait_for(lambda: guest.command("query-status")["status"] == "postmigrate", "the end of the migration for QEMU, too")
             guest.command("cont")
             wait_state(mount, "running")
             guest.command("quit")
