@@ -114,6 +114,22 @@ const struct block_node *block_nodes_find(const struct block_nodes *nodes, const
     return NULL;
 }
 
+int block_node_add(const struct block_engine *engine, struct json_object *node, struct error *err)
+{
+    if (!node)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_command(engine->qmp, "blockdev-add", node, engine->timeout_ms, NULL, err);
+}
+
+int block_node_delete(const struct block_engine *engine, const char *name, struct error *err)
+{
+    cleanup_json struct json_object *arguments = json_object_new_object();
+    qmp_add_string(&arguments, "node-name", name);
+    if (!arguments)
+        return error_set(err, ENOMEM, "out of memory");
+    return qmp_command(engine->qmp, "blockdev-del", arguments, engine->timeout_ms, NULL, err);
+}
+
 /* A QEMU has the monitor for people, whose answer is a text: empty where all went well. */
 static int flush_by_monitor(const struct block_engine *engine, const char *node_name, struct error *err)
 {

@@ -51,6 +51,13 @@ void block_nodes_done(struct block_nodes *nodes);
 /* Borrowed; NULL: there is none of that name. */
 const struct block_node *block_nodes_find(const struct block_nodes *nodes, const char *name);
 
+/* Opens a node that is described as blockdev-add takes it; borrowed, NULL: memory had run out. Errors:
+ * ENOMEM; as qmp_command. */
+int block_node_add(const struct block_engine *engine, struct json_object *node, struct error *err);
+
+/* Closes one that nothing uses. Errors: as qmp_command. */
+int block_node_delete(const struct block_engine *engine, const char *name, struct error *err);
+
 /*
  * Writes out all that is kept in memory of a writable node, and flushes its file. `backing` is the node that
  * is its backing now; NULL: none. A QEMU (7.2) tells nothing where its flush fails; a storage daemon does.

@@ -27,14 +27,10 @@ int block_overlay_open(const struct block_engine *engine, const char *name, cons
     qmp_add_string(&node, "discard", "unmap");
     if (!node || json_object_object_add(node, "backing", NULL) < 0)
         return error_set(err, ENOMEM, "out of memory");
-    return qmp_command(engine->qmp, "blockdev-add", node, engine->timeout_ms, NULL, err);
+    return block_node_add(engine, node, err);
 }
 
 int block_overlay_close(const struct block_engine *engine, const char *name, struct error *err)
 {
-    cleanup_json struct json_object *arguments = json_object_new_object();
-    qmp_add_string(&arguments, "node-name", name);
-    if (!arguments)
-        return error_set(err, ENOMEM, "out of memory");
-    return qmp_command(engine->qmp, "blockdev-del", arguments, engine->timeout_ms, NULL, err);
+    return block_node_delete(engine, name, err);
 }

@@ -29,44 +29,26 @@ static int resize(const struct block_engine *engine, const char *node, uint64_t 
     return qmp_command(engine->qmp, "block_resize", arguments, engine->timeout_ms, NULL, err);
 }
 
-/* Takes over the node. */
-static int add_node(const struct block_engine *engine, struct json_object *node, struct error *err)
-{
-    cleanup_json struct json_object *arguments = node;
-    if (!arguments)
-        return error_set(err, ENOMEM, "out of memory");
-    return qmp_command(engine->qmp, "blockdev-add", arguments, engine->timeout_ms, NULL, err);
-}
-
-static int delete_node(const struct block_engine *engine, const char *name, struct error *err)
-{
-    cleanup_json struct json_object *arguments = json_object_new_object();
-    qmp_add_string(&arguments, "node-name", name);
-    if (!arguments)
-        return error_set(err, ENOMEM, "out of memory");
-    return qmp_command(engine->qmp, "blockdev-del", arguments, engine->timeout_ms, NULL, err);
-}
-
 static int add_nothing(const struct block_engine *engine, uint64_t length, struct error *err)
 {
-    struct json_object *node = json_object_new_object();
+    cleanup_json struct json_object *node = json_object_new_object();
     qmp_add_string(&node, "driver", "null-co");
     qmp_add_string(&node, "node-name", NOTHING_NODE);
     qmp_add(&node, "size", json_object_new_int64((int64_t)length));
-    return add_node(engine, node, err);
+    return block_node_add(engine, node, err);
 }
 
 static int add_window(const struct block_engine *engine, const char *over, uint64_t offset, uint64_t length,
                       struct error *err)
 {
-    struct json_object *node = json_object_new_object();
+    cleanup_json struct json_object *node = json_object_new_object();
     qmp_add_string(&node, "driver", "raw");
     qmp_add_string(&node, "node-name", WINDOW_NODE);
     qmp_add_string(&node, "file", over);
     qmp_add_string(&node, "discard", "unmap");
     qmp_add(&node, "offset", json_object_new_int64((int64_t)offset));
     qmp_add(&node, "size", json_object_new_int64((int64_t)length));
-    return add_node(engine, node, err);
+    return block_node_add(engine, node, err);
 }
 
 static int mirror_nothing(const struct block_engine *engine, const struct qmp_job_watch *watch,
@@ -96,10 +78,10 @@ static int discard(const struct block_engine *engine, const struct block_node *n
     rc = add_window(engine, node->name, offset, end - offset, err);
     if (rc == 0) {
         rc = mirror_nothing(engine, watch, err);
-        int deleted = delete_node(engine, WINDOW_NODE, rc < 0 ? NULL : err);
+        int deleted = block_node_delete(engine, WINDOW_NODE, rc < 0 ? NULL : err);
         rc = rc < 0 ? rc : deleted;
     }
-    int deleted = delete_node(engine, NOTHING_NODE, rc < 0 ? NULL : err);
+    int deleted = block_node_delete(engine, NOTHING_NODE, rc < 0 ? NULL : err);
     return rc < 0 ? rc : deleted;
 }
 

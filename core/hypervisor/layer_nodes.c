@@ -58,11 +58,7 @@ int layer_nodes_find(const struct block_nodes *nodes, const struct stat *file, c
 /* That one is in use is seen afterwards: only a connection that ended counts here. */
 static int try_to_close(const struct block_engine *engine, const char *name, struct error *err)
 {
-    cleanup_json struct json_object *arguments = json_object_new_object();
-    qmp_add_string(&arguments, "node-name", name);
-    if (!arguments)
-        return error_set(err, ENOMEM, "out of memory");
-    int rc = qmp_command(engine->qmp, "blockdev-del", arguments, engine->timeout_ms, NULL, err);
+    int rc = block_node_delete(engine, name, err);
     return rc < 0 && qmp_is_dead(engine->qmp) ? rc : 0;
 }
 

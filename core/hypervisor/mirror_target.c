@@ -11,21 +11,6 @@
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/running_disks.h"
 
-static int add_node(const struct block_engine *engine, struct json_object *node, struct error *err)
-{
-    if (!node)
-        return error_set(err, ENOMEM, "out of memory");
-    return qmp_command(engine->qmp, "blockdev-add", node, engine->timeout_ms, NULL, err);
-}
-
-static int delete_node(const struct block_engine *engine, const char *name)
-{
-    cleanup_json struct json_object *arguments = json_object_new_object();
-    qmp_add_string(&arguments, "node-name", name);
-    return arguments ? qmp_command(engine->qmp, "blockdev-del", arguments, engine->timeout_ms, NULL, NULL)
-                     : -ENOMEM;
-}
-
 int mirror_target_open(const struct block_engine *engine, const struct mirror_target *target,
                        struct error *err)
 {
@@ -43,19 +28,19 @@ int mirror_target_open(const struct block_engine *engine, const struct mirror_ta
     else if (node && target->format == IMAGE_FORMAT_QCOW2 &&
              json_object_object_add(node, "backing", NULL) < 0)
         return error_set(err, ENOMEM, "out of memory");
-    int rc = add_node(engine, file, err);
+    int rc = block_node_add(engine, file, err);
     if (rc < 0)
         return rc;
-    rc = add_node(engine, node, err);
+    rc = block_node_add(engine, node, err);
     if (rc < 0)
-        delete_node(engine, target->file_node);
+        block_node_delete(engine, target->file_node, NULL);
     return rc;
 }
 
 void mirror_target_close(const struct block_engine *engine, const char *node, const char *file_node)
 {
-    delete_node(engine, node);
-    delete_node(engine, file_node);
+    block_node_delete(engine, node, NULL);
+    block_node_delete(engine, file_node, NULL);
 }
 
 static bool is_file(const struct block_node *node, const struct stat *wanted)
@@ -121,7 +106,7 @@ static bool close_some(const struct block_engine *engine, const struct stat *fil
     for (size_t i = 0; i < nodes.count; i++)
         for (size_t j = 0; j < count; j++)
             if (is_file(&nodes.nodes[i], &files[j])) {
-                any |= delete_node(engine, nodes.nodes[i].name) == 0;
+                any |= block_node_delete(engine, nodes.nodes[i].name, NULL) == 0;
                 break;
             }
     block_nodes_done(&nodes);

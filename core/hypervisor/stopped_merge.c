@@ -73,11 +73,10 @@ static int merge_down(struct stopped_images *images, size_t upper, size_t lower,
     /* Where something fails from here on, the upper still shows no byte of the lower behind its own end. */
     if (rc == 0)
         rc = stopped_images_close(images, upper, err);
-    if (rc == 0)
-        rc = block_flush(engine, below, base, err);
-    if (rc == 0 && sizes.upper < sizes.lower)
-        rc = block_shorten(engine, below, base, sizes.upper, watch, err);
-    return rc;
+    if (rc < 0)
+        return rc;
+    return sizes.upper < sizes.lower ? block_shorten(engine, below, base, sizes.upper, watch, err)
+                                     : block_flush(engine, below, base, err);
 }
 
 int stopped_merge_down(struct stopped_images *images, size_t upper, const struct qmp_job_watch *watch,
