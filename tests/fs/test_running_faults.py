@@ -353,13 +353,19 @@ def test_some():
     print(f"    {cases} cases")
 
 
+def try_at_most(scene, fault, number):
+    """As try_case, at that number, or at the last one where there are fewer: QEMU is asked more often the longer it takes."""
+    while not try_case(scene, fault, number):
+        number -= 1
+        assert number, "nothing to be hit"
+
+
 def test_lost_while_it_stands_still():
     """The connection breaks while a guest stands still for its memory: it runs again, whether it was undone or has happened"""
     need(QEMU)
     scene = Scene("create memory mixed", Faults())
-    number = count(scene, "monitor")
-    for before_the_end in (13, 9, 4, 3):
-        assert try_case(scene, Fault("monitor", "carried out, breaks"), number - before_the_end)
+    for command, number in (("stop", 1), ("migrate", 1), ("transaction", 1), ("migrate-continue", 1), ("query-status", 3), ("cont", 1)):
+        assert try_case(scene, Fault("monitor", "carried out, breaks", only=command), number)
 
 
 # What was wrong: the guest stayed paused; it did, as the operation could not be concluded before the next mount; it did, as
@@ -383,7 +389,7 @@ def test_found():
     need(QEMU)
     faults = Faults()
     for name, fault, number in FOUND:
-        assert try_case(Scene(name, faults), fault, number)
+        try_at_most(Scene(name, faults), fault, number)
 
 
 def test_destroyed_before_it_is_noted():
