@@ -82,36 +82,45 @@ static void read_locked(void)
             return;
 }
 
-static bool is_written(uint64_t device, uint64_t inode, bool by_others)
+static bool is_written_locked(uint64_t device, uint64_t inode)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    pthread_mutex_lock(&known.lock);
     if (known.read_at.tv_sec == 0 || now.tv_sec != known.read_at.tv_sec) {
         known.read_at = now;
         read_locked();
     }
-    bool written = find(&known.all, device, inode) < known.all.count &&
-                   !(by_others && find(&known.own, device, inode) < known.own.count);
-    pthread_mutex_unlock(&known.lock);
-    return written;
+    return find(&known.all, device, inode) < known.all.count;
+}
+
+static bool is_ours_locked(uint64_t device, uint64_t inode)
+{
+    return find(&known.own, device, inode) < known.own.count;
 }
 
 bool image_locks_written(uint64_t device, uint64_t inode)
 {
-    return is_written(device, inode, false);
+    pthread_mutex_lock(&known.lock);
+    bool written = is_written_locked(device, inode);
+    pthread_mutex_unlock(&known.lock);
+    return written;
 }
 
 bool image_locks_written_by_others(uint64_t device, uint64_t inode)
 {
-    return is_written(device, inode, true);
+    pthread_mutex_lock(&known.lock);
+    bool written = is_written_locked(device, inode) && !is_ours_locked(device, inode);
+    pthread_mutex_unlock(&known.lock);
+    return written;
 }
 
-void image_locks_own(uint64_t device, uint64_t inode)
+bool image_locks_own(uint64_t device, uint64_t inode)
 {
     pthread_mutex_lock(&known.lock);
-    append(&known.own, (struct written_image){device, inode});
+    bool is_ours = (!is_written_locked(device, inode) || is_ours_locked(device, inode)) &&
+                   append(&known.own, (struct written_image){device, inode});
     pthread_mutex_unlock(&known.lock);
+    return is_ours;
 }
 
 void image_locks_disown(uint64_t device, uint64_t inode)

@@ -20,10 +20,11 @@ bool image_locks_written(uint64_t device, uint64_t inode);
 bool image_locks_written_by_others(uint64_t device, uint64_t inode);
 
 /*
- * A helper of ours has opened an image for writing, and has it no more. Each `own` is to be followed by a
- * `disown`. Where memory runs out the helper counts as another process.
+ * A helper of ours is about to open an image for writing, and has it no more. False where another process has
+ * it open already, which the helper will meet, or where memory runs out: then the lock counts as another
+ * process's, and nothing is to be disowned.
  */
-void image_locks_own(uint64_t device, uint64_t inode);
+bool image_locks_own(uint64_t device, uint64_t inode);
 void image_locks_disown(uint64_t device, uint64_t inode);
 
 /* Somebody who had images open has ended: what is known is read anew. */

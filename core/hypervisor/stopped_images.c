@@ -27,8 +27,9 @@ struct node {
     char name[16];
     char path[PATH_SIZE]; /* in the daemon */
     char data_path[PATH_SIZE];
-    dev_t owned_device; /* as image_locks_own was told */
-    ino_t owned_inode;  /* 0: nothing was */
+    bool owns; /* image_locks_own was told of these: */
+    dev_t owned_device;
+    ino_t owned_inode;
 };
 
 struct stopped_images {
@@ -200,24 +201,25 @@ static int explain(const struct stopped_images *images, size_t index, struct err
 
 /* ---- beginning and end ---- */
 
-/* Tells that it is us who write to the images. */
+/* Tells that it is us who write to the images; before they are opened, as it is another's lock until then. */
 static void own_locks(struct stopped_images *images)
 {
+    image_locks_forget();
     for (size_t i = 0; i < images->spec.count; i++) {
         struct node *node = &images->nodes[i];
         struct stat file;
         if (!images->spec.images[i].writable || fstat(images->spec.images[i].fd, &file) < 0)
             continue;
+        node->owns = image_locks_own(file.st_dev, file.st_ino);
         node->owned_device = file.st_dev;
         node->owned_inode = file.st_ino;
-        image_locks_own(file.st_dev, file.st_ino);
     }
 }
 
 static void free_images(struct stopped_images *images)
 {
     for (size_t i = 0; i < images->spec.count; i++)
-        if (images->nodes && images->nodes[i].owned_inode)
+        if (images->nodes && images->nodes[i].owns)
             image_locks_disown(images->nodes[i].owned_device, images->nodes[i].owned_inode);
     free(images->nodes);
     free(images);
@@ -271,6 +273,7 @@ int stopped_images_launch(const struct stopped_images_spec *spec, struct stopped
         return error_set(err, ENOMEM, "out of memory");
     for (size_t i = 0; i < spec->count; i++)
         snprintf(made->nodes[i].name, sizeof made->nodes[i].name, "n%u", (unsigned)i);
+    own_locks(made);
     rc = launch(made, err);
     if (rc < 0)
         return rc;
@@ -292,7 +295,6 @@ int stopped_images_await(struct stopped_images *images, struct error *err)
     int rc = storage_daemon_await(images->engine.daemon, images->spec.timeout_ms, &why);
     if (rc == 0) {
         images->engine.qmp = storage_daemon_qmp(images->engine.daemon);
-        own_locks(images);
         return 0;
     }
     size_t failed = image_of_node(images, storage_daemon_failed_node(images->engine.daemon));

@@ -9,6 +9,7 @@ import sys
 import traceback
 
 SKIPPED = 77
+ACCEPTS = 0x10000  # __SO_ACCEPTCON of the kernel's net/unix
 
 
 class Skip(Exception):
@@ -19,6 +20,13 @@ def need(*programs):
     for program in programs:
         if not shutil.which(program):
             raise Skip(f"{program} is not installed")
+
+
+def is_listening(path):
+    """Whether somebody listens on a Unix socket: its name is there a moment before that."""
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+        next(file)
+        return any(int(line.split()[3], 16) & ACCEPTS and line.rstrip("\n").endswith(f" {path}") for line in file)
 
 
 def need_mounted_root():

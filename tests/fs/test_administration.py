@@ -18,7 +18,7 @@ import checks
 import domains
 import make
 from administer import command, command_of, command_refused, refused, snapshot_path
-from checks import equal, fails_with
+from checks import equal, fails_with, is_listening
 from domains import Unchanged, create, take
 from mounted import Mounted, wait_for
 
@@ -358,7 +358,7 @@ def served(directory, image):
         server = subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", socket, image])
         mount = None
         try:
-            wait_for(lambda: os.path.exists(socket), "the server")
+            wait_for(lambda: is_listening(socket), "the server")
             path = os.path.join(directory, "disk.qcow2")
             mount = subprocess.Popen(["nbdfuse", path, f"nbd+unix:///?socket={socket}"])
             wait_for(lambda: os.path.exists(path), "the file of the server")

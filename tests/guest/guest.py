@@ -13,7 +13,7 @@ import build
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fs"))
 
-from checks import Skip, need  # pylint: disable=wrong-import-position # noqa: E402
+from checks import Skip, is_listening, need  # pylint: disable=wrong-import-position # noqa: E402
 
 BLOCK = 4096
 SLOTS = 64
@@ -132,7 +132,7 @@ class Guest:
             words + [word for one in disks for word in one] + list(more), stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said
         )
         self.serial.process = self.process
-        while not os.path.exists(self.qmp):
+        while not is_listening(self.qmp):
             if self.process.poll() is not None:
                 with open(f"{room}/said", encoding="utf-8", errors="replace") as file:
                     raise AssertionError(f"QEMU ended with {self.process.returncode}: {file.read()}")

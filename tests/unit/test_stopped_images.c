@@ -12,6 +12,7 @@
 #include "hypervisor/block_nodes.h"
 #include "hypervisor/block_snapshot.h"
 #include "hypervisor/image_claim.h"
+#include "hypervisor/image_locks.h"
 #include "hypervisor/stopped_images.h"
 
 #define IMAGES_MAX 4
@@ -254,6 +255,36 @@ static void test_who_has_it_open(void **state)
     close_all(images, 1);
 }
 
+/* From the moment on in which it opens the image: a domain that is off must not look as if it ran. */
+static void test_its_locks_are_ours(void **state)
+{
+    make_chain();
+    struct stopped_image images[IMAGES_MAX];
+    static const char *const names[] = {"base"};
+    struct stopped_images_spec spec = chain_of(images, names, 1, true);
+    struct stat file;
+    assert_int_equal(fstat(images[0].fd, &file), 0);
+    struct stopped_images *daemon = NULL;
+    must(stopped_images_launch(&spec, &daemon, &why));
+    while (!image_locks_written(file.st_dev, file.st_ino))
+        image_locks_forget();
+    assert_false(image_locks_written_by_others(file.st_dev, file.st_ino));
+    must(stopped_images_await(daemon, &why));
+    assert_false(image_locks_written_by_others(file.st_dev, file.st_ino));
+    /* Another's stay another's, also while a helper of ours tries to open the image, and afterwards. */
+    assert_true(image_locks_own(file.st_dev, file.st_ino)); /* a second helper of ours */
+    image_locks_disown(file.st_dev, file.st_ino);
+    assert_false(image_locks_written_by_others(file.st_dev, file.st_ino));
+    image_locks_disown(file.st_dev, file.st_ino); /* as if it were another's */
+    assert_true(image_locks_written_by_others(file.st_dev, file.st_ino));
+    refuse(&spec, EBUSY);
+    assert_true(image_locks_written_by_others(file.st_dev, file.st_ino));
+    must(stopped_images_end(daemon, &why));
+    image_locks_forget();
+    assert_false(image_locks_written(file.st_dev, file.st_ino));
+    close_all(images, 1);
+}
+
 static void test_a_claim_keeps_writers_out(void **state)
 {
     make_chain();
@@ -304,6 +335,7 @@ int main(void)
         cmocka_unit_test(test_a_block_device),
         cmocka_unit_test(test_left_before_its_end),
         cmocka_unit_test(test_who_has_it_open),
+        cmocka_unit_test(test_its_locks_are_ours),
         cmocka_unit_test(test_a_claim_keeps_writers_out),
         cmocka_unit_test(test_a_claim_beside_a_reader),
     };
