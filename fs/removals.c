@@ -16,14 +16,15 @@
 
 /* What is closed is told to us a moment later: who closes a disk and removes its snapshot at once is right.
  */
-#define CLOSING_NS (50L * 1000 * 1000)
+#define CLOSING_NS    (50L * 1000 * 1000)
+#define CLOSING_LOOKS 5
 
 struct removal {
     fuse_req_t request;
     fuse_ino_t parent;
     char *name;
     bool of_directory;
-    bool second_look; /* at whether it is open */
+    unsigned looks; /* again at whether it is open */
 };
 
 static void removal_free(struct removal *removal)
@@ -74,7 +75,7 @@ static void remove_from_snapshot(struct removal *removal, const struct snapshot 
                     snapshot->name, snapshot->name);
         refusals_reply(removal->request, removal->parent, verb, removal->name, EPERM,
                        reason.failed ? "the snapshot is protected" : reason.data);
-    } else if (is_open && !removal->second_look &&
+    } else if (is_open && removal->looks < CLOSING_LOOKS &&
                slow_lane_submit(service->slow, look_again, removal) == 0) {
         return; /* it is the lane's now */
     } else if (is_open) {
@@ -140,7 +141,7 @@ static void look_again(void *opaque)
 {
     struct removal *removal = opaque;
     nanosleep(&(const struct timespec){.tv_nsec = CLOSING_NS}, NULL);
-    removal->second_look = true;
+    removal->looks++;
     go_on(removal);
 }
 

@@ -3,8 +3,8 @@
  * Requests on their way: queued in the lane of their domain, carried out by a few threads, one at a time in
  * each lane; and what jobs/ shows of them. See administration.h.
  *
- * A lane that is busy belongs to the thread that made it so: one that carries out a request, or the
- * reclaimer's.
+ * A lane that is busy belongs to the thread that made it so: one that carries out a request, or one that took
+ * it by lanes_try_take.
  */
 #include "administration/administration.h"
 
@@ -513,7 +513,10 @@ int administration_cancel(struct administration *administration, uint64_t number
                 *at = work->next;
                 if (!*at)
                     lane->end = at;
+                bool wake = !lane->is_busy && !lane->first && lane_give_back_locked(lane);
                 pthread_mutex_unlock(&administration->lock);
+                if (wake)
+                    reclaimer_wake(administration->reclaimer);
                 struct error err;
                 struct outcome outcome = {0};
                 int r = error_set(&err, EINTR, "it was cancelled before it began");

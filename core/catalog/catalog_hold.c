@@ -436,53 +436,76 @@ int catalog_next_serial(struct catalog_service *service, uint64_t *serial, struc
     return store_next_serial(service->options.store, serial, err);
 }
 
-/* An overlay that was merged and unlinked a moment ago may be in the scan still. */
-static bool is_there(const struct scan_image *image)
+/* Adds the paths of those that stand on the file of this one, but for those at the paths `except` (may be
+ * NULL). `*is`: one of them is another host's, where nobody looks. -ENOMEM. */
+static int note_carriers(const struct scan *scan, const struct scan_image *below, char *const *except,
+                         char ***paths, bool *is)
 {
-    struct stat file;
-    return image->is_remote || lstat(image->path, &file) == 0 || errno != ENOENT;
-}
-
-/* Does an image stand on the file of this one, but for those at the paths `except` (may be NULL)? */
-static bool carries(const struct scan *scan, const struct scan_image *below, char *const *except)
-{
+    int r = 0;
     if (!except && !below->first->is_backing)
-        return false;
-    for (size_t i = 0; i < scan->image_count; i++) {
+        return 0;
+    for (size_t i = 0; r == 0 && i < scan->image_count; i++) {
         const struct scan_image *image = scan->images[i];
-        if (image->backing && image->backing->first == below->first && image->first != below->first &&
-            !state_paths_have(except, image->path) && is_there(image))
-            return true;
+        if (!image->backing || image->backing->first != below->first || image->first == below->first ||
+            state_paths_have(except, image->path))
+            continue;
+        *is |= image->is_remote;
+        r = state_paths_add(paths, image->path);
     }
     /* What only a definition may follow. */
     for (size_t i = 0; i < scan->definition_count; i++)
         for (size_t j = 0; scan->definitions[i].is_good && j < scan->definitions[i].definition.disk_count;
              j++) {
             const struct scan_chain *chain = &scan->definitions[i].chains[j];
-            for (size_t k = 1; k < chain->count; k++)
-                if (chain->images[k]->first == below->first &&
-                    !state_paths_have(except, chain->images[k - 1]->path) && is_there(chain->images[k - 1]))
-                    return true;
+            for (size_t k = 1; r == 0 && k < chain->count; k++) {
+                const struct scan_image *image = chain->images[k - 1];
+                if (chain->images[k]->first != below->first || state_paths_have(except, image->path))
+                    continue;
+                *is |= image->is_remote;
+                r = state_paths_add(paths, image->path);
+            }
         }
+    return r;
+}
+
+/* As far as it is known without looking at files: `*is`, or else it is if one of the `paths` is there.
+ * -ENOMEM. */
+static int look_for_carriers(struct catalog_service *service, const char *path, char *const *except,
+                             char ***paths, bool *is)
+{
+    unsigned disks = 0;
+    int r = 0;
+    LOCK_MEMBERS(service);
+    const struct scan *scan = service->scan;
+    for (size_t i = 0; r == 0 && i < scan->image_count; i++) {
+        const struct scan_image *image = scan->images[i];
+        *is |= image->data_path && strcmp(image->data_path, path) == 0;
+        if (strcmp(image->path, path) == 0)
+            r = note_carriers(scan, image, except, paths, is);
+    }
+    for (size_t i = 0; i < service->members.count; i++) {
+        const struct domain *domain = service->members.list[i].domain;
+        for (size_t j = 0; j < domain->disk_count; j++)
+            disks += domain->disks[j].active && strcmp(domain->disks[j].active->path, path) == 0;
+    }
+    *is |= disks > 1;
+    return r;
+}
+
+/* An overlay that was merged and unlinked a moment ago may be in the scan still. Files are looked at without
+ * the lock: they may lie where nobody answers. */
+static bool any_is_there(char *const *paths)
+{
+    struct stat file;
+    for (; paths && *paths; paths++)
+        if (lstat(*paths, &file) == 0 || errno != ENOENT)
+            return true;
     return false;
 }
 
 bool catalog_is_backing(struct catalog_service *service, const char *path, char *const *except)
 {
-    unsigned found = 0;
-    LOCK_MEMBERS(service);
-    const struct scan *scan = service->scan;
-    for (size_t i = 0; i < scan->image_count; i++) {
-        const struct scan_image *image = scan->images[i];
-        if (image->data_path && strcmp(image->data_path, path) == 0)
-            return true;
-        if (strcmp(image->path, path) == 0 && carries(scan, image, except))
-            return true;
-    }
-    for (size_t i = 0; i < service->members.count; i++) {
-        const struct domain *domain = service->members.list[i].domain;
-        for (size_t j = 0; j < domain->disk_count; j++)
-            found += domain->disks[j].active && strcmp(domain->disks[j].active->path, path) == 0;
-    }
-    return found > 1;
+    cleanup(state_paths_free) char **carriers = NULL;
+    bool is = false;
+    return look_for_carriers(service, path, except, &carriers, &is) < 0 || is || any_is_there(carriers);
 }

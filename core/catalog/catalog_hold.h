@@ -59,6 +59,6 @@ int catalog_next_serial(struct catalog_service *service, uint64_t *serial, struc
 /*
  * Does any image that the last look saw, but for those at the paths `except` (may be NULL), stand on the file
  * at this absolute path, or is it a data file, or in more than one disk? Then whoever first administers a
- * domain that writes to it must not write to it.
+ * domain that writes to it must not write to it. True also where memory ran out.
  */
 bool catalog_is_backing(struct catalog_service *service, const char *path, char *const *except);

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "format/json_parse.h"
+#include "hypervisor/node_path.h"
 #include "hypervisor/qmp_arguments.h"
 #include "hypervisor/qmp_message.h"
 
@@ -76,9 +77,13 @@ static int query(const struct block_engine *engine, bool flat, struct block_node
         made.count = i + 1;
         rc = json_object_is_type(object, json_type_object) ? read_node(object, &made.nodes[i]) : -EPROTO;
     }
+    if (rc < 0)
+        error_set(err, -rc, rc == -ENOMEM ? "out of memory" : "query-named-block-nodes gave no node");
+    else
+        rc = node_paths_find(engine, &made, err);
     if (rc < 0) {
         block_nodes_done(&made);
-        return error_set(err, -rc, rc == -ENOMEM ? "out of memory" : "query-named-block-nodes gave no node");
+        return rc;
     }
     *nodes = made;
     return 0;
@@ -100,6 +105,7 @@ void block_nodes_done(struct block_nodes *nodes)
         free(nodes->nodes[i].name);
         free(nodes->nodes[i].driver);
         free(nodes->nodes[i].filename);
+        free(nodes->nodes[i].path);
         free(nodes->nodes[i].backing_filename);
     }
     free(nodes->nodes);

@@ -25,7 +25,8 @@ struct block_engine {
 struct block_node {
     char *name;
     char *driver;
-    char *filename;
+    char *filename;         /* as QEMU says it, which is no path where options make it so */
+    char *path;             /* of the file that it is, or lies on; NULL: none, or not known (node_path.h) */
     char *backing_filename; /* as the image says; NULL: none */
     uint64_t virtual_size;  /* bytes */
     uint64_t cluster_size;  /* bytes; 0: the format has none */

@@ -8,23 +8,8 @@
 #include "base/cleanup.h"
 #include "base/image_format.h"
 #include "format/json_parse.h"
+#include "hypervisor/block_graph.h"
 #include "hypervisor/qmp_arguments.h"
-
-/* The one node that has the file itself open; NULL: there is none, or several. */
-static const char *find_file(const struct block_nodes *nodes, const struct block_node *node)
-{
-    const char *found = NULL;
-    for (size_t i = 0; i < nodes->count; i++) {
-        const struct block_node *one = &nodes->nodes[i];
-        if (strcmp(one->filename, node->filename) != 0 ||
-            (strcmp(one->driver, "file") != 0 && strcmp(one->driver, "host_device") != 0))
-            continue;
-        if (found)
-            return NULL;
-        found = one->name;
-    }
-    return found;
-}
 
 static struct json_object *options_of(const struct block_node *node, const char *file, const char *backing)
 {
@@ -49,14 +34,20 @@ static struct json_object *options_of(const struct block_node *node, const char 
     return options;
 }
 
-int block_make_read_only(const struct block_engine *engine, const struct block_nodes *nodes,
-                         const struct block_node *node, const char *backing, struct error *err)
+int block_make_read_only(const struct block_engine *engine, const struct block_node *node, struct error *err)
 {
-    const char *file = find_file(nodes, node);
+    if (strcmp(node->driver, image_format_name(IMAGE_FORMAT_RAW)) == 0 && *node->filename != '/')
+        return error_set(err, EOPNOTSUPP, "the block node %s may be a part of a file, which can't be told",
+                         node->name);
+    cleanup(block_graph_done) struct block_graph graph = {0};
+    int rc = block_graph_query(engine, &graph, err);
+    if (rc < 0)
+        return rc;
+    const char *file = block_graph_child(&graph, node->name, "file");
     if (!file)
         return error_set(err, EOPNOTSUPP, "what the block node %s lies on is not known", node->name);
     struct json_object *list = json_object_new_array();
-    qmp_append(&list, options_of(node, file, backing));
+    qmp_append(&list, options_of(node, file, block_graph_child(&graph, node->name, "backing")));
     cleanup_json struct json_object *arguments = json_object_new_object();
     qmp_add(&arguments, "options", list);
     if (!arguments)

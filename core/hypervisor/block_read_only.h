@@ -11,11 +11,10 @@
 #include "hypervisor/block_nodes.h"
 
 /*
- * `node` (of `nodes`) is one that stands below others, and to which no job writes. `backing` is the node that
- * is its backing; NULL: none. QEMU wants to be told all that such a node was opened with, and does not tell:
- * caching and the detection of zeros stay, discards of its file are allowed, and settings of its format are
- * those that QEMU chooses. Errors: EOPNOTSUPP where it can't be told what the node lies on, or for an
- * encrypted image; as qmp_command. It stays as it was then.
+ * `node` is one that stands below others, and to which no job writes. QEMU wants to be told all that such a
+ * node was opened with, and does not tell: caching and the detection of zeros stay, discards of its file are
+ * allowed, and settings of its format are those that QEMU chooses. What it wrote and still has in memory is
+ * written to the file. Errors: EOPNOTSUPP where it can't be told what the node lies on, for a raw image of
+ * which only a part may be the disk, or for an encrypted image; as qmp_command. It stays as it was then.
  */
-int block_make_read_only(const struct block_engine *engine, const struct block_nodes *nodes,
-                         const struct block_node *node, const char *backing, struct error *err);
+int block_make_read_only(const struct block_engine *engine, const struct block_node *node, struct error *err);

@@ -8,18 +8,12 @@
 #include "base/cleanup.h"
 #include "format/json_parse.h"
 #include "hypervisor/qmp_arguments.h"
-#include "hypervisor/running_disks.h"
-
-static bool is_file(const char *filename, const struct stat *file)
-{
-    cleanup_free char *path = running_disk_path(filename);
-    struct stat found;
-    return path && stat(path, &found) == 0 && found.st_dev == file->st_dev && found.st_ino == file->st_ino;
-}
 
 static bool has_open(const struct block_node *node, const struct stat *file)
 {
-    return is_file(node->filename, file);
+    struct stat found;
+    return node->path && stat(node->path, &found) == 0 && found.st_dev == file->st_dev &&
+           found.st_ino == file->st_ino;
 }
 
 /* The node of the file itself, on which that of the format lies. */
@@ -111,7 +105,7 @@ static int ask_can_wait(const struct block_engine *engine, const char *device, b
     return 0;
 }
 
-/* The file of a device's disk, and the device's path; either may be NULL. */
+/* The name of the node of a device's disk, and the device's path; either may be NULL. */
 static const char *read_device(struct json_object *device, const char **path)
 {
     struct json_object *inserted;
@@ -120,14 +114,17 @@ static const char *read_device(struct json_object *device, const char **path)
         !json_object_is_type(inserted, json_type_object))
         return NULL;
     *path = json_string_in(device, "qdev");
-    return json_string_in(inserted, "file");
+    return json_string_in(inserted, "node-name");
 }
 
 int layer_nodes_is_disk(const struct block_engine *engine, const struct stat *file, bool *is, bool *can_wait,
                         struct error *err)
 {
     cleanup_json struct json_object *list = NULL;
+    cleanup(block_nodes_done) struct block_nodes nodes = {0};
     int rc = qmp_command(engine->qmp, "query-block", NULL, engine->timeout_ms, &list, err);
+    if (rc == 0)
+        rc = block_nodes_query(engine, &nodes, err);
     if (rc < 0)
         return rc;
     if (!json_object_is_type(list, json_type_array))
@@ -135,8 +132,9 @@ int layer_nodes_is_disk(const struct block_engine *engine, const struct stat *fi
     bool found = false, waits = true;
     for (size_t i = 0; rc == 0 && i < json_object_array_length(list); i++) {
         const char *path = NULL;
-        const char *filename = read_device(json_object_array_get_idx(list, i), &path);
-        if (!filename || !is_file(filename, file))
+        const char *name = read_device(json_object_array_get_idx(list, i), &path);
+        const struct block_node *node = name ? block_nodes_find(&nodes, name) : NULL;
+        if (!node || !has_open(node, file))
             continue;
         bool one = false;
         if (can_wait && path)

@@ -46,8 +46,7 @@ void mirror_target_close(const struct block_engine *engine, const char *node, co
 static bool is_file(const struct block_node *node, const struct stat *wanted)
 {
     struct stat found;
-    cleanup_free char *path = running_disk_path(node->filename);
-    return path && stat(path, &found) == 0 && found.st_dev == wanted->st_dev &&
+    return node->path && stat(node->path, &found) == 0 && found.st_dev == wanted->st_dev &&
            found.st_ino == wanted->st_ino;
 }
 

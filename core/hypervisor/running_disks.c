@@ -7,42 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/cleanup.h"
-#include "format/json_parse.h"
 #include "hypervisor/image_claim.h"
-
-#define JSON_PREFIX "json:"
-
-static const struct json_limits limits = {.bytes = 1 << 20, .depth = 64, .values = 10000};
-
-/* The file at the bottom of what a format, a filter or a protocol was opened with; borrowed. */
-static const char *filename_in(struct json_object *options)
-{
-    struct json_object *value;
-    for (unsigned depth = 0; depth < 64 && json_object_is_type(options, json_type_object); depth++) {
-        if (json_object_object_get_ex(options, "filename", &value) ||
-            json_object_object_get_ex(options, "file.filename", &value))
-            return json_string_of(value);
-        if (!json_object_object_get_ex(options, "file", &value))
-            return NULL;
-        options = value;
-    }
-    return NULL;
-}
-
-char *running_disk_path(const char *filename)
-{
-    if (*filename == '/')
-        return strdup(filename);
-    if (strncmp(filename, JSON_PREFIX, sizeof JSON_PREFIX - 1) != 0)
-        return NULL;
-    cleanup_json struct json_object *options = NULL;
-    const char *text = filename + sizeof JSON_PREFIX - 1;
-    if (json_parse(text, strlen(text), &limits, JSON_STANDARD, &options, NULL) < 0)
-        return NULL;
-    const char *found = filename_in(options);
-    return found && *found == '/' ? strdup(found) : NULL;
-}
 
 /* Nodes of the file itself have it open for writing as well. */
 static bool is_of(const struct block_node *node, const struct running_disk *disk, const struct stat *wanted)
@@ -50,8 +15,8 @@ static bool is_of(const struct block_node *node, const struct running_disk *disk
     struct stat file;
     if (node->read_only || strcmp(node->driver, image_format_name(disk->format)) != 0)
         return false;
-    cleanup_free char *path = running_disk_path(node->filename);
-    return path && stat(path, &file) == 0 && file.st_dev == wanted->st_dev && file.st_ino == wanted->st_ino;
+    return node->path && stat(node->path, &file) == 0 && file.st_dev == wanted->st_dev &&
+           file.st_ino == wanted->st_ino;
 }
 
 int running_disk_check_open(const struct block_engine *engine, const char *path, const struct stat *file,

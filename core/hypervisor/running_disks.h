@@ -33,9 +33,3 @@ int running_disk_check_open(const struct block_engine *engine, const char *path,
 int running_disks_find(const struct block_engine *engine, struct running_disk *disks, size_t count,
                        struct error *err);
 void running_disks_done(struct running_disk *disks, size_t count);
-
-/*
- * The file of a node, as QEMU says it: a path, or where options make it so "json:" and what it was opened
- * with (QEMU's qapi/block-core.json, ImageInfo). The caller frees; NULL: it is no file, or memory ran out.
- */
-char *running_disk_path(const char *filename);

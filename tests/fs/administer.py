@@ -111,7 +111,10 @@ def wait_idle(mount, domain=None):
 
 def source(mount, domain, target="vda"):
     """(path, format) of the image that is active now."""
-    return mount.text(domain, "disks", target, "source").rstrip("\n"), mount.text(domain, "disks", target, "format").strip()
+    while True:  # two files, and the disk may go on in another image in between
+        path, image_format = (mount.text(domain, "disks", target, name).rstrip("\n") for name in ("source", "format"))
+        if mount.text(domain, "disks", target, "source").rstrip("\n") == path:
+            return path, image_format
 
 
 def layers(mount, domain, target="vda"):
@@ -177,7 +180,7 @@ def images(directory):
     found = []
     for entry in os.scandir(directory):
         if entry.is_file(follow_symlinks=False):
-            with open(entry.path, "rb") as file:
+            with contextlib.suppress(FileNotFoundError), open(entry.path, "rb") as file:  # merged away meanwhile
                 if file.read(4) == b"QFI\xfb":
                     found.append(entry.path)
     return sorted(found)

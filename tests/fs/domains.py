@@ -138,8 +138,7 @@ class Holder:
     def __init__(self, mount, path, image_format="qcow2"):
         socket = os.path.join(mount.room, f"nbd-{os.path.basename(path)}")
         self.process = subprocess.Popen(["qemu-nbd", "-f", image_format, "-k", socket, "--persistent", path])
-        mark = f":{os.stat(path).st_ino} "
-        wait_for(lambda: mark in locks(), f"qemu-nbd's lock on {path}")
+        wait_for(lambda: lock_mark(path) in locks(), f"qemu-nbd's lock on {path}")
 
     def __enter__(self):
         return self.process
@@ -149,6 +148,12 @@ class Holder:
             self.process.terminate()  # more than once: qemu-nbd forgets one that comes while it starts
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(1)
+
+
+def lock_mark(path):
+    """What a line of /proc/locks has of a lock on the file."""
+    file = os.stat(path)
+    return f" {os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino} "
 
 
 def locks():

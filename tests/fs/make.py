@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Sources for the tests of the mount: images, snapshots and definitions, in few words."""
 
+import contextlib
 import json
 import os
 import sys
@@ -12,18 +13,28 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 MIB = 1 << 20
 
 
+@contextlib.contextmanager
+def appearing(path):
+    """The name under which a file is made that is to be there whole, or not: whoever looks meanwhile passes it over."""
+    new = os.path.join(os.path.dirname(path), ".new-" + os.path.basename(path))
+    yield new
+    os.rename(new, path)
+
+
 def image(directory, name, size="8M", **options):
     """An empty qcow2 image; options as after -o, with _ for -."""
     path = os.path.join(directory, name)
     given = ",".join(f"{key}={value}" for key, value in options.items())
-    run("qemu-img", "create", "-q", "-f", "qcow2", *(["-o", given] if given else []), path, size)
+    with appearing(path) as new:
+        run("qemu-img", "create", "-q", "-f", "qcow2", *(["-o", given] if given else []), new, size)
     return path
 
 
 def overlay(path, name, *, backing_format="qcow2", told=None):
     """An overlay beside `path`, which it names as `told` (its file name by default)."""
     top = os.path.join(os.path.dirname(path), name)
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", told or os.path.basename(path), "-F", backing_format, top)
+    with appearing(top) as new:
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", told or os.path.basename(path), "-F", backing_format, new)
     return top
 
 
@@ -56,7 +67,7 @@ def filled(path, size, seed=1):
 
 def definition(directory, name, /, **content):
     path = os.path.join(directory, name + ".json")
-    with open(path, "w", encoding="utf-8") as file:
+    with appearing(path) as new, open(new, "w", encoding="utf-8") as file:
         json.dump(content, file)
     return path
 

@@ -20,6 +20,7 @@ PROGRAM = os.environ.get("VMSNAPFS", "vmsnapfs")
 SUSPICIOUS = re.compile(r"Sanitizer|runtime error:|[Aa]ssert|double free|corrupt(ed|ion) ")
 PR_SET_CHILD_SUBREAPER = 36
 LOOK = 0.02  # seconds between two looks at something that has to come
+DYING = 10  # seconds in which a process that was killed ends
 HOPELESS = 300  # seconds after which it is not coming, however slow the machine
 
 # Whatever a daemon leaves running becomes our child, and can be found.
@@ -38,8 +39,9 @@ def children():
     """Process ids of our children, with those that others left to us."""
     found = set()
     for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
-            found.update(map(int, file.read().split()))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread of ours that has ended
+            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+                found.update(map(int, file.read().split()))
     return found
 
 
@@ -148,8 +150,7 @@ class Mounted:
         self.process = None
         assert status == 0, f"the daemon ended with {status}: {self.log()[-3000:]}"
         assert not is_mounted(self.mountpoint), "still mounted"
-        reap(children() - self._children_before)
-        left = children() - self._children_before
+        left = reap(children() - self._children_before, DYING)
         assert not left, f"left processes behind: {[process_name(pid) for pid in left]}"
         assert not os.listdir(self.temporary), f"left files behind: {os.listdir(self.temporary)}"
 
@@ -229,12 +230,20 @@ class Mounted:
         return self.text(".vmsnapfs", "log")
 
 
-def reap(pids):
-    """Takes leave of those of them that have ended, or are about to: their memory is gone."""
-    for pid in pids:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(pid, os.WNOHANG) == (0, 0) and process_name(pid) == f"{pid}: ":
-                time.sleep(0.01)
+def reap(pids, seconds=0):
+    """Takes leave of those of them that have ended, or are about to: their memory is gone, or, within those seconds, they
+    were killed and go. Returns the others."""
+    end = time.monotonic() + seconds
+    left = set(pids)
+    while True:
+        for pid in set(left):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    continue
+            left.discard(pid)
+        if not any(process_name(pid) == f"{pid}: " for pid in left) and (not left or time.monotonic() > end):
+            return left
+        time.sleep(0.01)
 
 
 def process_name(pid):

@@ -109,11 +109,9 @@ class Running(Launched):
     def opened(self):
         """The file that each disk of the QEMU stands on, as that tells."""
         with self.own() as monitor:
-            blocks = {block["qdev"]: block for block in monitor.command("query-block")}
-        found = {}
-        for target in self.targets:
-            found[target] = blocks[f"/machine/peripheral/d-{target}/virtio-backend"]["inserted"]["file"]
-        return {target: bottom_name(name) for target, name in found.items()}
+            blocks = {block["qdev"]: block["inserted"] for block in monitor.command("query-block")}
+            found = {target: blocks[f"/machine/peripheral/d-{target}/virtio-backend"] for target in self.targets}
+            return {target: bottom_name(one["file"]) or file_below(monitor, one["node-name"]) for target, one in found.items()}
 
     def is_opened_as_told(self, told):
         told[:] = [self.opened(), {target: administer.source(self, "web1", target)[0] for target in self.targets}]
@@ -181,13 +179,24 @@ def is_held_open(mount):
 
 
 def bottom_name(name):
-    """QEMU gives a chain that names its nodes as json:…"""
+    """QEMU gives a chain that names its nodes as json:…; None: that is cut off, as it is long."""
     if not name.startswith("json:"):
         return name
+    if name.endswith("..."):
+        return None
     options = json.loads(name[5:])
     while "filename" not in options:
         options = options["file"]
     return options["filename"]
+
+
+def file_below(monitor, name):
+    """Of the node of a format."""
+    graph = monitor.command("x-debug-query-block-graph")
+    numbers = {node["name"]: node["id"] for node in graph["nodes"]}
+    (below,) = (edge["child"] for edge in graph["edges"] if edge["parent"] == numbers[name] and edge["name"] == "file")
+    files = {node["node-name"]: node["file"] for node in monitor.command("query-named-block-nodes", flat=True)}
+    return next(files[name] for name, number in numbers.items() if number == below)
 
 
 def administer_bytes(mount, target):

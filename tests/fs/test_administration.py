@@ -20,7 +20,8 @@ import make
 from administer import command, command_of, command_refused, refused, snapshot_path
 from checks import equal, fails_with, is_listening
 from domains import Unchanged, create, take
-from mounted import Mounted, wait_for
+from mounted import Mounted, process_name, wait_for
+from test_faults import helpers
 
 
 def test_mv():
@@ -172,13 +173,26 @@ class InBackground:
             self.outcome.append(error.errno)
 
 
+def stopped_copy(mount):
+    """The qemu-img that copies for the daemon, which is to take as long as a test needs; os.kill(…, SIGCONT) lets it go on."""
+    found = []
+
+    def look():
+        found[:] = [pid for pid in helpers(mount) if "qemu-img convert" in process_name(pid)]
+        return found
+
+    wait_for(look, "the copy")
+    os.kill(found[0], signal.SIGSTOP)
+    return found[0]
+
+
 def test_a_second_opener():
     """While a command runs in a control file, a second opener for writing waits, or gets EBUSY with O_NONBLOCK"""
     with Mounted(big) as mount:
         create(mount, "one disk=vda:external")
         path = mount.path("web1", "snapshots", "one", "clone")
         first = InBackground(mount, "clone", "web2 full")
-        wait_for(lambda: administer.jobs(mount, "web1") or first.outcome, "the copy")
+        copier = stopped_copy(mount)
         codes = []
         waiting = subprocess.Popen(["sh", "-c", 'echo web3 >"$0"', path])
         interrupted = subprocess.Popen(["sh", "-c", 'echo web4 >"$0"', path], stderr=subprocess.DEVNULL)
@@ -191,6 +205,7 @@ def test_a_second_opener():
                 interrupted.send_signal(signal.SIGINT)
                 interrupted.wait()
                 assert not first.outcome, "an opener that waits can't be interrupted"
+                os.kill(copier, signal.SIGCONT)
             time.sleep(0.01)
         first.thread.join()
         assert codes and set(codes) == {errno.EBUSY}, codes
@@ -336,18 +351,22 @@ def test_side_by_side():
     with Mounted(prepare) as mount:
         create(mount, "one disk=vda:external")
         copy = InBackground(mount, "clone", "web2 full")
-        wait_for(lambda: administer.jobs(mount, "web1") or copy.outcome, "the copy")
+        copier = stopped_copy(mount)
         with open(mount.frozen("web1", "one"), "rb") as file:
             assert len(file.read(1 << 20)) == 1 << 20
         equal(len(mount.snapshots("web1")), 1)
         take(mount, "elsewhere", "other")
         assert not copy.outcome, "another domain, or a reader, has waited for the copy"
         following = subprocess.Popen(["mkdir", snapshot_path(mount, "web1", "two")])
-        assert not copy.outcome
+        time.sleep(0.3)
+        equal((copy.outcome, following.poll()), ([], None), "two operations ran on one domain at once: the copy, and what came after it")
+        os.kill(copier, signal.SIGCONT)
         equal(following.wait(), 0)
-        assert copy.outcome, "two operations ran on one domain at once"
         copy.thread.join()
         equal(mount.snapshots("web1"), ["one", "two"])
+        said = mount.text("web1", "events").splitlines()
+        (cloned,), (taken,) = ([number for number, line in enumerate(said) if word in line] for word in ("web2", "two"))
+        assert cloned < taken, said
 
 
 @contextlib.contextmanager

@@ -312,9 +312,7 @@ def test_reuse_of_what_was_seen():
 
 def laid_on(mount, name, target="vda"):
     """An overlay beside the images, on what is active."""
-    path = os.path.join(mount.source, name)
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", administer.source(mount, "web1", target)[0], "-F", "qcow2", path)
-    return path
+    return make.overlay(administer.source(mount, "web1", target)[0], name)
 
 
 def original(mount):

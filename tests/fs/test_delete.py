@@ -253,11 +253,13 @@ def test_state_meanwhile():
         looks = 0
         for round_number in range(3):
             create(mount, "one disk=vda:external")
-            make.write(administer.source(mount, "web1", "vda")[0], f"{round_number + 1} 0 {64 << 20}")
+            administer.guest_write(mount, "web1", "vda", f"{round_number + 1} 0 {64 << 20}")
+            wait_for(lambda: mount.text("web1", "state") == "shutoff\n", "the end of who wrote to be seen")
             os.rmdir(snapshot_path(mount, "web1", "one"))
-            while administer.jobs(mount, "web1"):
+            while len(administer.layers(mount, "web1")) > 1:
                 equal(mount.text("web1", "state"), "shutoff\n", "while it is merged")
                 looks += 1
+            administer.wait_idle(mount)
             equal(mount.text("web1", "state"), "shutoff\n", "afterwards")
         assert looks, "it was too fast to be looked at"
 

@@ -11,6 +11,7 @@ import subprocess
 import administer
 import checks
 import domains
+import make
 from administer import command, command_refused
 from checks import equal, need
 from mounted import run, wait_for
@@ -314,8 +315,7 @@ def test_reuse():
     with Running(("qcow2", "raw")) as mount:
         mount.start()
         qcow2, raw = os.path.join(mount.source, "prepared.qcow2"), os.path.join(mount.elsewhere, "prepared.raw")
-        run("qemu-img", "create", "-q", "-f", "qcow2", qcow2, str(domains.SIZE))
-        run("qemu-io", "-f", "qcow2", "-c", "write -q -P 99 1M 1M", qcow2)
+        make.write(make.image(mount.source, "prepared.qcow2", str(domains.SIZE)), "99 1M 1M")
         with open(raw, "wb") as file:
             file.write(b"z" * domains.SIZE)
         short = os.path.join(mount.elsewhere, "short.qcow2")

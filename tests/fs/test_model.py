@@ -104,9 +104,8 @@ class Sequence:
         came = False
         points = CRASH_POINTS.get(step.kind) if HAS_POINTS and not step.refusals and self.random.random() < 0.7 else None
         point = self.random.choice(points) if points else None
-        if point:
-            self.mount.environment = self.point(point)
-            self.mount.remount()
+        if point and not self.mount_with(point):
+            point = None
         thread = threading.Thread(target=lambda: outcome.append(attempt(step, self.mount)))
         thread.start()
         if point:
@@ -152,19 +151,33 @@ class Sequence:
         run("umount", "--lazy", self.mount.mountpoint)
         self.mount.wait_for_orphans()
 
-    def begin_and_kill(self):
-        """A start that has something to settle is killed as well."""
-        point = self.random.choice(AT_START)
+    def starts(self, point):
+        """Whether it does not come to its point before it is ready."""
         self.mount.environment = self.point(point)
         try:
             self.mount.mount()
         except MountFailed as failure:
             assert failure.status == -signal.SIGKILL, failure
-            self.history[-1] += f"  [and the start at {point}]"
+            self.history[-1] += f"  [the start at {point}]"
             if is_mounted(self.mount.mountpoint):
                 run("umount", "--lazy", self.mount.mountpoint)
             self.mount.wait_for_orphans()
-        else:
+            return False
+        return True
+
+    def mount_with(self, point):
+        """Mounts anew with a point; False: without, as what was left to do in the background came by there at once."""
+        self.mount.unmount()
+        if self.starts(point):
+            return True
+        self.mount.environment = {}
+        self.mount.mount()
+        return False
+
+    def begin_and_kill(self):
+        """A start that has something to settle is killed as well."""
+        point = self.random.choice(AT_START)
+        if self.starts(point):
             self.history[-1] += f"  [and after the start, {'at ' if self.ends_itself() else 'having not come to '}{point}]"
             self.kill()
         self.killed += 1

@@ -22,7 +22,7 @@ import model_check
 from checks import equal, need
 from model_running import OFF, PAUSED, RUNS, RunningSteps, first_world, rest
 from model_steps import copy_world
-from mounted import HOPELESS, Mounted, children, reap, run, wait_for
+from mounted import HOPELESS, Mounted, MountFailed, children, reap, run, wait_for
 from running import is_ended
 from test_model import attempt, errno_name, sequences
 from test_power import BARE, QEMU, Monitor
@@ -248,14 +248,27 @@ class Sequence:
         self.mount.kill_guest(name)
         self.world[name].set_power(OFF)
 
+    def starts(self, crash):
+        """The daemon is started anew, to be killed at a point; False: what was left to do in the background came by there
+        already, so that it is started without."""
+        try:
+            self.mount.mount_again(VMSNAPFS_TEST_CRASH=crash)
+            self.wait_power(self.world)
+            return True
+        except (MountFailed, OSError):
+            assert not self.mount.process or self.mount.process.poll() == -signal.SIGKILL, "it ended in another way"
+            self.history[-1] += f"  [the start at {crash}]"
+            self.mount.mount_again()
+            self.wait_power(self.world)
+            return False
+
     def take_and_kill(self, step):
         """The daemon is killed at some instant of the step, or the QEMU is, or both; it has happened, or it has not."""
         way = self.random.choice(("daemon", "daemon", "daemon", "QEMU", "both"))
         points = CRASH_POINTS.get(step.kind) if HAS_POINTS and way != "QEMU" and not step.refusals and self.random.random() < 0.6 else None
         point = self.random.choice(points) if points else None
-        if point:
-            self.mount.mount_again(VMSNAPFS_TEST_CRASH=f"{point}:{self.random.choice((1, 1, 2))}")
-            self.wait_power(self.world)
+        if point and not self.starts(f"{point}:{self.random.choice((1, 1, 2))}"):
+            point = None
         outcome = []
         thread = threading.Thread(target=lambda: outcome.append(attempt(step, self.mount)))
         thread.start()
@@ -324,7 +337,7 @@ class Sequence:
         """A guest that is to go on as before an operation does so soon, or never, where its QEMU is gone."""
         time.sleep(0.3)
         file = os.path.join(self.mount.source, ".vmsnapfs", "domains", f"{self.mount.serials.get(domain.name)}.restart")
-        end = time.monotonic() + 10
+        end = time.monotonic() + 20  # more than the waits between its attempts together
         while os.path.exists(file) and time.monotonic() < end:
             time.sleep(0.02)
 

@@ -274,14 +274,14 @@ def test_silent_server():
         mount = Mounted(expected=[r"nbd://127\.0\.0\.1"])
         make.definition(mount.source, "vm", disks=[make.disk(server.name, image_format="raw")])
         overlay(mount.source, "silent.snap1", server.name)
-        other = make.image(mount.source, "other.qcow2")
+        other = make.image(mount.source, "other.qcow2", "1M")
         make.write(other, "3 0 1M")
         make.snapshot(other, "clean")
         with mount:
             equal(os.stat(mount.frozen("vm", "snap1")).st_size, 4 * MIB)
             readers = [interrupted_reader(mount.frozen("vm", "snap1")) for _ in range(20)]
             wait_for(lambda: server.connections, "the connection")
-            for _ in range(20):
+            for _ in range(5):
                 equal(read_anew(mount.frozen("other", "clean"))[:MIB] == bytes([3]) * MIB, True)
             equal(mount.snapshots("vm"), ["snap1"])
             equal([reader.poll() for reader in readers], [None] * 20)

@@ -182,7 +182,7 @@ def test_killed():
             wait_for(lambda: "state: running" in events(mount), "the connection")
             guest.kill()
             wait_state(mount, "crashed")
-        assert any(line.startswith("state: crashed") for line in events(mount)), events(mount)
+        wait_for(lambda: any(line.startswith("state: crashed") for line in events(mount)), lambda: f"the event: {events(mount)}")
         with Guest(mount.qmp, disk=mount.disk):
             wait_state(mount, "running")
 
@@ -469,7 +469,7 @@ def test_killed_guest_of_ours():
             os.kill(pid, signal.SIGKILL)
             wait_state(mount, "crashed")
             assert "signal 9" in mount.text("web1", "power"), mount.text("web1", "power")
-            assert any("signal 9" in line for line in events(mount))
+            wait_for(lambda: any("signal 9" in line for line in events(mount)), "the event")
             name = f"after-{pid}"
             os.mkdir(mount.path("web1", "snapshots", name))
             equal(mount.text("web1", "snapshots", name, "consistency"), "crash\n")

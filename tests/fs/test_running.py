@@ -493,10 +493,12 @@ def test_another_image():
 
 
 def replace_by_copy(mount, path):
-    """As mv does it, with everything that a file system keeps of a file; returns where the old one is now."""
+    """By another file with everything that a file system keeps of one; returns where the old one is now. The name is never
+    without a file."""
     aside = os.path.join(mount.elsewhere, os.path.basename(path) + ".aside")
-    os.rename(path, aside)
-    run("cp", "--preserve=all", aside, path)
+    run("cp", "--preserve=all", path, aside + ".new")
+    os.link(path, aside)
+    os.rename(aside + ".new", path)
     return aside
 
 

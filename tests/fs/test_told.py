@@ -230,6 +230,7 @@ def test_killed_in_a_crowd():
             mount.process.wait()
             end_crowd(stop, pids)
             run("umount", "--lazy", mount.mountpoint)
+            mount.wait_for_orphans()
             mount.mount()
             leads_home(mount)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Disks that are not persistent: what the guest writes there is gone at power-off, and when the domain goes back."""
 
+import contextlib
 import errno
 import json
 import os
@@ -37,7 +38,10 @@ class Transient(Running):
     def hidden(self):
         """The files without a name that its QEMU has open."""
         (pid,) = self.processes()
-        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        links = set()
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                links.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
         return {link for link in links if ".vmsnapfs-" in link and link.endswith(" (deleted)")}
 
 

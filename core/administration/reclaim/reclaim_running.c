@@ -10,12 +10,12 @@
 
 #include "administration/files/images.h"
 #include "administration/files/room.h"
+#include "administration/frozen_nodes.h"
 #include "administration/reclaim/reclaim_files.h"
 #include "administration/running.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "hypervisor/block_merge.h"
-#include "hypervisor/block_read_only.h"
 #include "hypervisor/block_snapshot.h"
 #include "hypervisor/deadline.h"
 #include "hypervisor/free_space.h"
@@ -35,64 +35,6 @@ static const struct domain *find_domain(const struct catalog *catalog, uint64_t 
     return NULL;
 }
 
-static bool is_in(const struct layer *layer, const struct stat *file)
-{
-    struct stat other;
-    return !layer->remote && stat(layer->path, &other) == 0 && other.st_dev == file->st_dev &&
-           other.st_ino == file->st_ino;
-}
-
-/* The layer that the file is, of the active ones or of those below them; NULL: none. */
-static const struct layer *find_layer(const struct domain *domain, const struct stat *file, bool active)
-{
-    for (size_t i = 0; i < domain->disk_count; i++) {
-        const struct layer *layer = domain->disks[i].active;
-        if (active && layer && is_in(layer, file))
-            return layer;
-        for (layer = layer ? layer->backing : NULL; layer && !active; layer = layer->backing)
-            if (is_in(layer, file))
-                return layer;
-    }
-    return NULL;
-}
-
-static int close_layer_for_writing(const struct reclaim_host *host, const struct layer *layer,
-                                   const struct block_node *node, const struct stat *file, struct error *err)
-{
-    const struct layer *below = layer->backing;
-    const struct block_node *backing = NULL;
-    struct stat file_below;
-    bool is_disk = false; /* it has moved there, and nobody has noted it */
-    int r = layer_nodes_is_disk(&host->engine, file, &is_disk, NULL, err);
-    if (r < 0 || is_disk)
-        return r;
-    if (below && (below->remote || stat(below->path, &file_below) < 0))
-        return error_set(err, EOPNOTSUPP, "%s stands on what is not known here", layer->path);
-    if (below)
-        r = layer_nodes_find(&host->nodes, &file_below, below->path, below->format, &backing, err);
-    return r < 0
-               ? r
-               : block_make_read_only(&host->engine, &host->nodes, node, backing ? backing->name : NULL, err);
-}
-
-/* What is frozen, and open for writing, since a merge into it was given up (block_read_only.h). */
-static void close_for_writing(const struct reclaim_host *host)
-{
-    for (size_t i = 0; i < host->nodes.count; i++) {
-        const struct block_node *node = &host->nodes.nodes[i];
-        struct error why;
-        struct stat file;
-        if (node->read_only || strcmp(node->driver, "file") == 0 ||
-            strcmp(node->driver, "host_device") == 0 || stat(node->filename, &file) < 0 ||
-            find_layer(host->domain, &file, true))
-            continue;
-        const struct layer *layer = find_layer(host->domain, &file, false);
-        if (layer && image_format_from_name(node->driver) == layer->format &&
-            close_layer_for_writing(host, layer, node, &file, &why) < 0)
-            log_info("%s has %s open for writing still: %s", host->domain->name, layer->path, why.text);
-    }
-}
-
 static int look_into(struct reclaim_host *host, enum run_state state, struct error *err)
 {
     host->engine = (struct block_engine){.qmp = host->qmp, .timeout_ms = ANSWER_MS};
@@ -100,9 +42,9 @@ static int look_into(struct reclaim_host *host, enum run_state state, struct err
     if (r == 0)
         r = running_end_leftover(&host->engine, err);
     if (r == 0)
-        r = block_nodes_query(&host->engine, &host->nodes, err);
+        frozen_nodes_close(&host->engine, host->domain);
     if (r == 0)
-        close_for_writing(host);
+        r = block_nodes_query(&host->engine, &host->nodes, err);
     return r;
 }
 
@@ -158,11 +100,8 @@ bool reclaim_hosts_give_up(struct reclaim_hosts *hosts)
         struct reclaim_host *host = &hosts->list[i];
         if (qmp_is_dead(host->qmp) ||
             journal_find_domain(hosts->administration->journal, host->domain->serial) ||
-            running_end_leftover(&host->engine, NULL) < 0)
+            running_end_leftover(&host->engine, NULL) < 0 || !frozen_nodes_close(&host->engine, host->domain))
             return false;
-        block_nodes_done(&host->nodes);
-        if (block_nodes_query(&host->engine, &host->nodes, NULL) == 0)
-            close_for_writing(host);
     }
     return true;
 }

@@ -41,9 +41,9 @@ int reclaim_hosts_begin(struct administration *administration, const struct cata
 void reclaim_hosts_end(struct reclaim_hosts *hosts);
 
 /*
- * After a step that failed: ends what goes on of it, and has the QEMUs open what they do not write to for
- * reading only. False: a job may still be writing, as a connection was lost, or the job did not end, or the
- * journal has it.
+ * After a step that failed: ends what goes on of it, and has the QEMUs open frozen layers for reading only.
+ * False: they may be written to still, as a connection was lost, or the job did not end, or the journal has
+ * it, or one could not be opened anew.
  */
 bool reclaim_hosts_give_up(struct reclaim_hosts *hosts);
 

@@ -304,6 +304,7 @@ static bool run_one(struct reclaimer *reclaimer)
         return false;
     const struct reclaim_task *task = &entry->task;
     set_running(reclaimer, entry); /* from here on a reader, or a request, finds it */
+    tell_jobs(reclaimer, task);
     int r = -EBUSY;
     if (lanes_try_take(administration, task->domains, task->domain_count)) {
         r = refuse_copied(administration, task, &err);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "administration/files/images.h"
+#include "administration/frozen_nodes.h"
 #include "administration/reclaim/reclaim_files.h"
 #include "administration/reclaim/reclaim_states.h"
 #include "administration/running.h"
@@ -18,8 +19,14 @@
 #define ANSWER_MS 10000
 
 /* Files that QEMUs have open: nothing is repaired in these, and what is told of them is told by locks. */
+struct open_file {
+    dev_t device;
+    ino_t inode;
+    bool is_written;
+};
+
 struct open_files {
-    struct stat *list;
+    struct open_file *list;
     size_t count;
 };
 
@@ -35,10 +42,15 @@ static int tidy_layer(struct administration *administration, struct reclaim_stat
         r = error_set(err, errno, "%s: %m", layer->path);
     if (r < 0)
         return r;
-    /* Its QEMU has ended the job in good order, which leaves nothing behind. */
-    bool is_open = false;
+    bool is_open = false, is_written = false;
     for (size_t i = 0; i < open->count; i++)
-        is_open |= open->list[i].st_dev == file.st_dev && open->list[i].st_ino == file.st_ino;
+        if (open->list[i].device == file.st_dev && open->list[i].inode == file.st_ino) {
+            is_open = true;
+            is_written |= open->list[i].is_written;
+        }
+    if (is_written)
+        return 0; /* it stays touched, for whoever comes next to the domain */
+    /* Its QEMU has ended the job in good order, which leaves nothing behind. */
     if (!is_open && layer->format == IMAGE_FORMAT_QCOW2)
         r = qemu_img_free_leaks(&image, err);
     return r < 0 ? r : reclaim_states_settle(states, world, layer->path, err);
@@ -62,14 +74,15 @@ static int tidy_domain(struct administration *administration, struct domain *dom
 
 static int note_files(const struct block_nodes *nodes, struct open_files *open, struct error *err)
 {
-    struct stat *grown = realloc(open->list, (open->count + nodes->count + 1) * sizeof *grown);
+    struct open_file *grown = realloc(open->list, (open->count + nodes->count + 1) * sizeof *grown);
     if (!grown)
         return error_set(err, ENOMEM, "out of memory");
     open->list = grown;
     for (size_t i = 0; i < nodes->count; i++) {
-        cleanup_free char *path = running_disk_path(nodes->nodes[i].filename);
-        if (path && stat(path, &grown[open->count]) == 0)
-            open->count++;
+        const struct block_node *node = &nodes->nodes[i];
+        struct stat file;
+        if (node->path && stat(node->path, &file) == 0)
+            grown[open->count++] = (struct open_file){file.st_dev, file.st_ino, !node->read_only};
     }
     return 0;
 }
@@ -88,8 +101,11 @@ static int end_merge(struct administration *administration, const struct domain 
         const struct block_engine engine = {.qmp = qmp, .timeout_ms = ANSWER_MS};
         struct block_nodes nodes = {0};
         /* What the journal still has of it is not ended here. */
-        if (!journal_find_domain(administration->journal, domain->serial))
+        bool is_ours = !journal_find_domain(administration->journal, domain->serial);
+        if (is_ours)
             r = running_end_leftover(&engine, err);
+        if (r == 0 && is_ours)
+            frozen_nodes_close(&engine, domain);
         if (r == 0)
             r = block_nodes_query(&engine, &nodes, err);
         if (r == 0)

@@ -5,6 +5,7 @@
  * state do so as a revert does.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,9 @@
 #include "administration/request/reversion.h"
 #include "base/cleanup.h"
 #include "operation/tree_change.h"
+
+#define CLOSING_MS      250
+#define CLOSING_STEP_MS 50
 
 struct deletion {
     struct change change;
@@ -53,6 +57,14 @@ static void tell(const struct deletion *deletion, struct administration *adminis
                              name_of(domain, deletion->change.tree->current));
 }
 
+/* What was closed is told a moment later: who closes a disk and deletes its snapshot at once is right. */
+static void wait_for_closing(struct administration *administration, uint64_t snapshot)
+{
+    for (int waited = 0; waited < CLOSING_MS && administration_is_open(administration, snapshot);
+         waited += CLOSING_STEP_MS)
+        poll(NULL, 0, CLOSING_STEP_MS);
+}
+
 /* Nobody waits for its QEMU for that. */
 static bool is_active(struct administration *administration, uint64_t domain)
 {
@@ -68,6 +80,7 @@ int carry_out_delete(struct administration *administration, struct work *work, s
     struct change *change = &deletion.change;
     const struct request *request = work->request;
     const struct snapshot *snapshot;
+    wait_for_closing(administration, request->snapshot);
     int r = change_begin(administration, work, request->domain, change, err);
     if (r == 0)
         r = change_find(change, request->snapshot, &snapshot, err);

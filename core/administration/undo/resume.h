@@ -24,7 +24,7 @@ int resume_pending(struct administration *administration, uint64_t domain, struc
 /*
  * The domain's guest was ended on request: nothing is to go on any more, and memory that was put aside for
  * that is removed. By whoever owns the lane. 0 also where nothing was to go on; else it may still be started
- * again. Errors: EIO for a record that is damaged; as resume_forget.
+ * again. Errors: as domain_file_read, for a record that is damaged; as resume_forget.
  */
 int resume_drop(struct administration *administration, uint64_t domain, struct error *err);
 

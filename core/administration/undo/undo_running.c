@@ -148,9 +148,8 @@ static bool stands_on_something(const struct block_nodes *nodes, const struct st
 {
     for (size_t i = 0; i < nodes->count; i++) {
         const struct block_node *node = &nodes->nodes[i];
-        cleanup_free char *path = running_disk_path(node->filename);
         struct stat file;
-        if (node->depth > 0 && path && stat(path, &file) == 0 && file.st_dev == overlay->st_dev &&
+        if (node->depth > 0 && node->path && stat(node->path, &file) == 0 && file.st_dev == overlay->st_dev &&
             file.st_ino == overlay->st_ino)
             return true;
     }
