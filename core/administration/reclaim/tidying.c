@@ -48,8 +48,8 @@ static int tidy_layer(struct administration *administration, struct reclaim_stat
             is_open = true;
             is_written |= open->list[i].is_written;
         }
-    if (is_written)
-        return 0; /* it stays touched, for whoever comes next to the domain */
+    if (is_written && !layer->active)
+        return 0; /* it stays touched, for whoever comes next to the domain (frozen_nodes.h) */
     /* Its QEMU has ended the job in good order, which leaves nothing behind. */
     if (!is_open && layer->format == IMAGE_FORMAT_QCOW2)
         r = qemu_img_free_leaks(&image, err);
