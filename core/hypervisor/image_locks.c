@@ -2,16 +2,21 @@
 /* Which images are open for writing; see image_locks.h. */
 #include "hypervisor/image_locks.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/sysmacros.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
 #define QEMU_WRITE_LOCK_BYTE 101
+#define READ_BYTES           (64 * 1024)
+#define TRIES_MAX            5
 
 struct written_image {
     uint64_t device, inode;
@@ -71,15 +76,50 @@ static bool parse_line(const char *line, struct written_image *image)
     return true;
 }
 
+/* Each read gives some whole lines, of one instant. The text, ended by a zero, which the caller frees; NULL:
+ * it can't be read. `*in_pieces`: it took several reads, so that what was between two of them may be missing.
+ */
+static char *read_text(bool *in_pieces)
+{
+    cleanup_close int fd = open("/proc/locks", O_RDONLY | O_CLOEXEC);
+    cleanup_free char *text = NULL;
+    size_t length = 0;
+    unsigned reads = 0;
+    for (ssize_t got = 1; fd >= 0 && got > 0; length += got > 0 ? (size_t)got : 0) {
+        char *grown = realloc(text, length + READ_BYTES + 1);
+        if (!grown)
+            return NULL;
+        text = grown;
+        got = read(fd, text + length, READ_BYTES);
+        reads += got > 0;
+        text[length + (got > 0 ? (size_t)got : 0)] = '\0';
+    }
+    *in_pieces = reads > 1;
+    return steal_pointer(text);
+}
+
+/* The kernel finds its place again by counting: a lock is passed over where one before it was given back
+ * meanwhile. So a list of several pieces is read until it is twice the same, and what was seen once counts.
+ */
 static void read_locked(void)
 {
+    cleanup_free char *before = NULL;
     known.all.count = 0;
-    cleanup_fclose FILE *file = fopen("/proc/locks", "re");
-    char line[256];
-    struct written_image image;
-    while (file && fgets(line, sizeof line, file))
-        if (parse_line(line, &image) && !append(&known.all, image))
+    for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
+        bool in_pieces;
+        cleanup_free char *text = read_text(&in_pieces);
+        if (!text || (before && strcmp(before, text) == 0))
             return;
+        free(before);
+        before = in_pieces ? strdup(text) : NULL;
+        struct written_image image;
+        char *rest = text;
+        for (char *line; (line = strsep(&rest, "\n"));)
+            if (parse_line(line, &image) && !append(&known.all, image))
+                return;
+        if (!before)
+            return;
+    }
 }
 
 static bool is_written_locked(uint64_t device, uint64_t inode)

@@ -659,7 +659,7 @@ def test_given_up_merge_lets_go():
     """A merge that makes way for a snapshot leaves no frozen layer open for writing, on which no other QEMU could start"""
     need(QEMU)
     with Running(formats=("qcow2", "raw")) as mount:
-        given_up(mount, 30)
+        given_up(mount, 12)
 
 
 def test_given_up_on_a_template():
@@ -667,7 +667,7 @@ def test_given_up_on_a_template():
     need(QEMU)
     with Running() as mount:
         on_template(mount)
-        given_up(mount, 20)
+        given_up(mount, 8)
 
 
 def test_a_long_chain_on_a_template():

@@ -33,7 +33,10 @@ static char outside[64]; /* a file in `folder` that may not */
 static struct locate *locate;
 static unsigned seed;
 
-#define SECRET "the only copy of a secret\n"
+#define SECRET           "the only copy of a secret\n"
+#define STALL_MS         5000 /* a program starts in that time, however busy the machine */
+#define STRING_OF(value) #value
+#define STRING(value)    STRING_OF(value)
 
 /* ---- tools ---- */
 
@@ -157,8 +160,7 @@ static uint64_t compare(struct layer_reader *reader, const char *expected, size_
 
 static int names_of_sockets(void)
 {
-    return shell(
-        "ls -d /run/vmsnapfs-nbd-* /tmp/vmsnapfs-nbd-* /dev/shm/vmsnapfs-nbd-* 2>/dev/null | grep -q .");
+    return shell("ls -d %s/vmsnapfs-nbd-* 2>/dev/null | grep -q .", folder);
 }
 
 static void assert_nothing_is_left(void)
@@ -669,12 +671,12 @@ static void a_helper_that_was_killed_is_started_again(void **state)
 static void a_helper_that_hangs_is_ended_and_a_later_read_works(void **state)
 {
     cleanup_close int fd = -1;
-    struct nbd_helper *helper = start_helper("hangs.vdi", 300, &fd);
+    struct nbd_helper *helper = start_helper("hangs.vdi", STALL_MS, &fd);
     char byte = 0;
     pid_t before = helper_pid();
     kill(before, SIGSTOP);
     assert_int_equal(nbd_helper_read(helper, MIB, &byte, 1), -EIO);
-    assert_true(log_has("the image: qemu-nbd made no progress for 300 ms and is ended"));
+    assert_true(log_has("the image: qemu-nbd made no progress for " STRING(STALL_MS) " ms and is ended"));
     assert_int_equal(kill(before, 0), -1);
     assert_int_equal(nbd_helper_read(helper, MIB, &byte, 1), 0);
     assert_int_equal(byte, 9);
@@ -702,11 +704,12 @@ static void a_helper_that_never_answers_is_given_up(void **state)
     setenv("PATH", fake, 1);
     cleanup_close int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     struct nbd_helper_spec spec = {
-        .path = "the image", .graph = "{}", .fds = &fd, .fd_count = 1, .stall_ms = 300};
+        .path = "the image", .graph = "{}", .fds = &fd, .fd_count = 1, .stall_ms = STALL_MS};
     struct nbd_helper *helper;
     struct error err = {0};
     assert_int_equal(nbd_helper_new(&spec, &helper, &err), -ETIMEDOUT);
-    assert_string_equal(err.text, "qemu-nbd gave no answer within 300 ms: I will not answer");
+    assert_string_equal(err.text,
+                        "qemu-nbd gave no answer within " STRING(STALL_MS) " ms: I will not answer");
     assert_int_equal(unlink(strcat(fake, "/qemu-nbd")), 0);
     assert_int_equal(nbd_helper_new(&spec, &helper, &err), -EOPNOTSUPP);
     assert_string_equal(err.text, "qemu-nbd is not installed (package qemu-utils)");
@@ -721,6 +724,7 @@ static int set_up(void **state)
     struct error err;
     if (!mkdtemp(folder))
         return -1;
+    setenv("XDG_RUNTIME_DIR", folder, 1); /* where sockets have their names for a moment */
     snprintf(source, sizeof source, "%s/source", folder);
     snprintf(outside, sizeof outside, "%s/secret", folder);
     char secret[512] = SECRET;

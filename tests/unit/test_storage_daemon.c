@@ -740,6 +740,7 @@ static bool is_open_until_it_ends(void *opaque)
     siginfo_t status;
     if (!*pid)
         return false;
+    kill(*pid, SIGCONT);
     while (waitid(P_PID, (id_t)*pid, &status, WEXITED | WNOWAIT) < 0)
         assert_int_equal(errno, EINTR);
     *pid = 0;
@@ -757,6 +758,8 @@ static void test_left_at_its_end(void **state)
     for (int way = 0; way < 2; way++) {
         struct block_engine engine = start(two, 2);
         pid_t pid = storage_daemon_pid(engine.daemon);
+        if (way == 0) /* not before it is looked at */
+            kill(pid, SIGSTOP);
         storage_daemon_begin_stop(engine.daemon, LONG_MS);
         if (way == 0)
             assert_true(storage_daemon_leave(engine.daemon, is_open_until_it_ends, &pid, LONG_MS));
