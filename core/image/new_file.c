@@ -4,10 +4,46 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
+
+static int look(int directory, const char *name, int flags, struct new_file_mark *mark)
+{
+    struct statx file;
+    if (statx(directory, name, flags, STATX_INO | STATX_BTIME, &file) < 0)
+        return -errno;
+    *mark = (struct new_file_mark){.device = makedev(file.stx_dev_major, file.stx_dev_minor),
+                                   .inode = file.stx_ino};
+    if (file.stx_mask & STATX_BTIME)
+        mark->made_ns = (uint64_t)file.stx_btime.tv_sec * 1000000000 + file.stx_btime.tv_nsec;
+    return 0;
+}
+
+int new_file_mark(int fd, struct new_file_mark *mark, struct error *err)
+{
+    int rc = look(fd, "", AT_EMPTY_PATH, mark);
+    return rc < 0 ? error_set(err, -rc, "the new file: %s", strerror(-rc)) : 0;
+}
+
+static bool is_same(const struct new_file_mark *one, const struct new_file_mark *other)
+{
+    if (one->inode != other->inode)
+        return false;
+    return one->made_ns && other->made_ns ? one->made_ns == other->made_ns : one->device == other->device;
+}
+
+int new_file_remove(int directory, const char *name, const struct new_file_mark *mark, struct error *err)
+{
+    struct new_file_mark found;
+    if (look(directory, name, AT_SYMLINK_NOFOLLOW, &found) == 0 && is_same(&found, mark) &&
+        unlinkat(directory, name, 0) < 0 && errno != ENOENT)
+        return error_set(err, errno, "%s can't be removed: %m", name);
+    return 0;
+}
 
 int new_file_reserve(int directory, const char *temporary_name, int *fd, struct error *err)
 {

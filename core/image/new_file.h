@@ -11,7 +11,22 @@
  */
 #pragma once
 
+#include <stdint.h>
+
 #include "base/error.h"
+
+/*
+ * Tells a file that was made from another one that is at its place later. A device may have another number
+ * after a boot, some file systems' after each mount; so what counts beside the inode is when it was made
+ * (statx(2), STATX_BTIME), and where its file system does not tell that, the device.
+ */
+struct new_file_mark {
+    uint64_t device, inode;
+    uint64_t made_ns; /* since 1970; 0: not known */
+};
+
+/* Errors: what statx gives. */
+int new_file_mark(int fd, struct new_file_mark *mark, struct error *err);
 
 /* Makes an empty file, mode 0600. `*fd` (O_RDWR) is the caller's. Errors: EEXIST and what openat gives. */
 int new_file_reserve(int directory, const char *temporary_name, int *fd, struct error *err);
@@ -32,6 +47,10 @@ int new_file_flush_directory(int directory, struct error *err);
 
 /* Both. */
 int new_file_publish(int directory, const char *temporary_name, const char *name, struct error *err);
+
+/* Removes the file of that name if it is the one marked; not durably. 0 also where it is not. Errors: what
+ * unlinkat gives. */
+int new_file_remove(int directory, const char *name, const struct new_file_mark *mark, struct error *err);
 
 /* Removes the temporary file, durably. 0 also where there is none. */
 int new_file_abandon(int directory, const char *temporary_name, struct error *err);

@@ -138,19 +138,14 @@ int overlay_file_reserve(int directory, const char *temporary_name, int below, c
 
 int overlay_file_begin(struct overlay_file *file, struct error *err)
 {
-    struct stat stat;
     int rc = overlay_file_reserve(file->directory, file->temporary_name, file->below, file->final_name,
                                   &file->fd, err);
     if (rc < 0)
         return rc;
-    if (fstat(file->fd, &stat) < 0) {
-        rc = error_set(err, errno, "%s: %m", file->final_name);
+    rc = new_file_mark(file->fd, &file->mark, err);
+    if (rc < 0)
         new_file_abandon(file->directory, file->temporary_name, NULL);
-        return rc;
-    }
-    file->device = stat.st_dev;
-    file->inode = stat.st_ino;
-    return 0;
+    return rc;
 }
 
 static int make(struct overlay_file *file, struct error *err)
@@ -209,8 +204,8 @@ int overlay_files_publish(const struct overlay_file *files, size_t count, struct
     if (rc == 0)
         rc = flush_directories(files, count, err);
     for (size_t i = 0; i < count && rc < 0; i++)
-        overlay_file_undo(files[i].directory, files[i].temporary_name, files[i].final_name, files[i].device,
-                          files[i].inode, NULL);
+        overlay_file_undo(files[i].directory, files[i].temporary_name, files[i].final_name, &files[i].mark,
+                          NULL);
     return rc;
 }
 
@@ -223,13 +218,9 @@ void overlay_files_close(struct overlay_file *files, size_t count)
     }
 }
 
-int overlay_file_undo(int directory, const char *temporary_name, const char *final_name, dev_t device,
-                      ino_t inode, struct error *err)
+int overlay_file_undo(int directory, const char *temporary_name, const char *final_name,
+                      const struct new_file_mark *mark, struct error *err)
 {
-    struct stat file;
-    if (final_name && fstatat(directory, final_name, &file, AT_SYMLINK_NOFOLLOW) == 0 &&
-        file.st_dev == device && file.st_ino == inode && unlinkat(directory, final_name, 0) < 0 &&
-        errno != ENOENT)
-        return error_set(err, errno, "%s can't be removed: %m", final_name);
-    return new_file_abandon(directory, temporary_name, err);
+    int rc = final_name ? new_file_remove(directory, final_name, mark, err) : 0;
+    return rc < 0 ? rc : new_file_abandon(directory, temporary_name, err);
 }

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "image/new_file.h"
 
 /*
  * Makes an empty file with an owner, group, mode, POSIX ACL, security attributes (but those that sign the
@@ -35,8 +36,7 @@ struct overlay_file {
 
     /* What was made, from overlay_files_make to overlay_files_close. `fd` has to start as -1. */
     int fd;
-    dev_t device;
-    ino_t inode;
+    struct new_file_mark mark;
 };
 
 /* Makes one under its temporary name, empty, and notes which file it is. Errors, after which there is none:
@@ -64,5 +64,5 @@ void overlay_files_close(struct overlay_file *files, size_t count);
  * if it is that very file; another file of that name stays. `final_name` may be NULL. 0 also where there is
  * neither. Errors: what unlinkat and fsync give.
  */
-int overlay_file_undo(int directory, const char *temporary_name, const char *final_name, dev_t device,
-                      ino_t inode, struct error *err);
+int overlay_file_undo(int directory, const char *temporary_name, const char *final_name,
+                      const struct new_file_mark *mark, struct error *err);

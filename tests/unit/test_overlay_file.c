@@ -229,15 +229,15 @@ static void test_overlays_are_made_and_published(void **state)
     assert_reads_as("d1.new", "qcow2", "want");
     struct stat stat;
     assert_int_equal(fstatat(folder_fd, "d1.new", &stat, 0), 0);
-    assert_int_equal(stat.st_ino, files[1].inode);
-    assert_int_equal(stat.st_dev, files[1].device);
+    assert_int_equal(stat.st_ino, files[1].mark.inode);
+    assert_int_equal(stat.st_dev, files[1].mark.device);
 
     /* Taken back: once, and again. */
     run("mv d0.new kept && echo other >d0.new");
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++)
-            must(overlay_file_undo(folder_fd, files[i].temporary_name, files[i].final_name, files[i].device,
-                                   files[i].inode, &why));
+            must(overlay_file_undo(folder_fd, files[i].temporary_name, files[i].final_name, &files[i].mark,
+                                   &why));
     run("test ! -e d1.new && grep -q other d0.new");
     finish(files);
 }
@@ -271,11 +271,38 @@ static void test_undo_of_what_was_killed(void **state)
         must(overlay_files_make(files, 2, &why));
         run("%s", left[i]);
         for (int j = 0; j < 2; j++)
-            must(overlay_file_undo(folder_fd, files[j].temporary_name, files[j].final_name, files[j].device,
-                                   files[j].inode, &why));
+            must(overlay_file_undo(folder_fd, files[j].temporary_name, files[j].final_name, &files[j].mark,
+                                   &why));
         run("test ! -e .t0 -a ! -e .t1 -a ! -e d0.new -a ! -e d1.new");
         finish(files);
     }
+}
+
+/* The machine was off in between: devices have other numbers, and others' files may have the same inode
+ * number. */
+static void test_undo_after_a_boot(void **state)
+{
+    struct overlay_file files[2];
+    prepare(files);
+    must(overlay_files_make(files, 2, &why));
+    must(overlay_files_publish(files, 2, &why));
+    const struct overlay_file *file = &files[0];
+    if (!file->mark.made_ns)
+        print_message("the file system does not tell when a file was made\n");
+    struct new_file_mark other = file->mark;
+    other.made_ns += 1;
+    other.device += file->mark.made_ns == 0;
+    must(overlay_file_undo(folder_fd, file->temporary_name, file->final_name, &other, &why));
+    run("test -e d0.new");
+    other = file->mark;
+    other.inode += 1;
+    must(overlay_file_undo(folder_fd, file->temporary_name, file->final_name, &other, &why));
+    run("test -e d0.new");
+    other = file->mark;
+    other.device += file->mark.made_ns != 0;
+    must(overlay_file_undo(folder_fd, file->temporary_name, file->final_name, &other, &why));
+    run("test ! -e d0.new -a -e d1.new && rm d1.new");
+    finish(files);
 }
 
 int main(void)
@@ -292,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_overlays_are_made_and_published),
         cmocka_unit_test(test_nothing_is_left_of_what_fails),
         cmocka_unit_test(test_undo_of_what_was_killed),
+        cmocka_unit_test(test_undo_after_a_boot),
     };
     return cmocka_run_group_tests(tests, folder_open, folder_close_and_remove);
 }

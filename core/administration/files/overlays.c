@@ -177,8 +177,7 @@ void overlays_note(const struct overlays *overlays, struct undo_list *list)
         const struct overlay *overlay = &overlays->list[i];
         const struct overlay_file *file = file_of(overlays, overlay);
         if (file)
-            undo_add_file(list, overlay->directory_path, overlay->temporary, overlay->final, file->device,
-                          file->inode);
+            undo_add_file(list, overlay->directory_path, overlay->temporary, overlay->final, &file->mark);
     }
 }
 

@@ -80,11 +80,11 @@ int memory_file_make(struct memory_file *file, struct error *err)
 
 void memory_file_note(const struct memory_file *file, struct undo_list *list)
 {
-    struct stat stat;
-    if (fstat(file->fd, &stat) < 0)
+    struct new_file_mark mark;
+    if (new_file_mark(file->fd, &mark, NULL) < 0)
         list->failed = true;
     else
-        undo_add_memory(list, file->directory_path, file->temporary, file->final, stat.st_dev, stat.st_ino);
+        undo_add_memory(list, file->directory_path, file->temporary, file->final, &mark);
 }
 
 int memory_file_open(struct memory_file *file, int *fd, struct error *err)

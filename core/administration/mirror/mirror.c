@@ -167,8 +167,8 @@ static void remove_file(const struct change *change, const struct state_mirror *
     }
     cleanup_close int directory = open(*path ? path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     temporary_name(change->administration, mirror->operation, 0, temporary);
-    if (directory >= 0 && overlay_file_undo(directory, temporary, slash + 1, (dev_t)mirror->device,
-                                            (ino_t)mirror->inode, &why) < 0)
+    const struct new_file_mark mark = {.device = mirror->device, .inode = mirror->inode};
+    if (directory >= 0 && overlay_file_undo(directory, temporary, slash + 1, &mark, &why) < 0)
         log_warning("%s", why.text);
 }
 

@@ -231,7 +231,7 @@ static int write_definition(const struct cloning *cloning, struct text *text)
 static int make_definition(struct cloning *cloning, struct error *err)
 {
     cleanup_text struct text text = {0};
-    struct stat stat;
+    struct new_file_mark mark;
     if (write_definition(cloning, &text) < 0)
         return out_of_memory(err);
     temporary_name(cloning->change.administration, cloning->change.operation, cloning->overlays.count,
@@ -240,11 +240,13 @@ static int make_definition(struct cloning *cloning, struct error *err)
                                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (cloning->definition_fd < 0 || fchmod(cloning->definition_fd, 0644) < 0 ||
         write(cloning->definition_fd, text.data, text.length) != (ssize_t)text.length ||
-        fsync(cloning->definition_fd) < 0 || fstat(cloning->definition_fd, &stat) < 0)
+        fsync(cloning->definition_fd) < 0)
         return error_set(err, errno ? errno : ENOSPC, "%s can't be written: %m", cloning->definition);
-    undo_add_file(&cloning->undo, change_source(&cloning->change), cloning->temporary, cloning->definition,
-                  stat.st_dev, stat.st_ino);
-    return 0;
+    int r = new_file_mark(cloning->definition_fd, &mark, err);
+    if (r == 0)
+        undo_add_file(&cloning->undo, change_source(&cloning->change), cloning->temporary,
+                      cloning->definition, &mark);
+    return r;
 }
 
 /* ---- All of it ---- */

@@ -47,25 +47,25 @@ static void add(struct undo_list *list, const char *type, const struct journal_a
 }
 
 static void add_file(struct undo_list *list, const char *type, const char *directory,
-                     const char *temporary_name, const char *final_name, dev_t device, ino_t inode)
+                     const char *temporary_name, const char *final_name, const struct new_file_mark *mark)
 {
     const struct journal_argument arguments[] = {
-        {.string = directory}, {.string = temporary_name}, {.string = final_name},
-        {.number = device},    {.number = inode},
+        {.string = directory},    {.string = temporary_name}, {.string = final_name},
+        {.number = mark->device}, {.number = mark->inode},    {.number = mark->made_ns},
     };
-    add(list, type, arguments, 5);
+    add(list, type, arguments, 6);
 }
 
 void undo_add_file(struct undo_list *list, const char *directory, const char *temporary_name,
-                   const char *final_name, dev_t device, ino_t inode)
+                   const char *final_name, const struct new_file_mark *mark)
 {
-    add_file(list, "file", directory, temporary_name, final_name, device, inode);
+    add_file(list, "file", directory, temporary_name, final_name, mark);
 }
 
 void undo_add_memory(struct undo_list *list, const char *directory, const char *temporary_name,
-                     const char *final_name, dev_t device, ino_t inode)
+                     const char *final_name, const struct new_file_mark *mark)
 {
-    add_file(list, "memory", directory, temporary_name, final_name, device, inode);
+    add_file(list, "memory", directory, temporary_name, final_name, mark);
 }
 
 void undo_add_stop(struct undo_list *list, const struct memory_save_before *before, bool stays_stopped)
@@ -196,9 +196,12 @@ int undo_begin_for(struct administration *administration, const struct domain *d
 
 /* ---- Undoing ---- */
 
-static int undo_file(const struct undo_running *running, const struct journal_argument *arguments,
-                     struct error *err)
+static int undo_file(const struct undo_running *running, const struct journal_step *step, struct error *err)
 {
+    const struct journal_argument *arguments = step->arguments;
+    const struct new_file_mark mark = {.device = arguments[3].number,
+                                       .inode = arguments[4].number,
+                                       .made_ns = step->argument_count > 5 ? arguments[5].number : 0};
     cleanup_free char *path = NULL;
     if (asprintf(&path, "%s/%s", arguments[0].string, arguments[2].string) < 0)
         return path = NULL, error_set(err, ENOMEM, "out of memory");
@@ -206,8 +209,7 @@ static int undo_file(const struct undo_running *running, const struct journal_ar
     cleanup_close int directory = open(arguments[0].string, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0)
         return errno == ENOENT ? 0 : error_set(err, errno, "%s: %m", arguments[0].string);
-    return overlay_file_undo(directory, arguments[1].string, arguments[2].string, (dev_t)arguments[3].number,
-                             (ino_t)arguments[4].number, err);
+    return overlay_file_undo(directory, arguments[1].string, arguments[2].string, &mark, err);
 }
 
 /* Are they as many strings (s) and numbers (n) as `kinds` says? The file is ours, but files rot. */
@@ -246,8 +248,8 @@ static int undo_step(struct administration *administration, const struct undo_ru
     if (strcmp(step->type, "resume") == 0)
         return undo_running_resume(running, err);
     if ((strcmp(step->type, "file") == 0 || strcmp(step->type, "memory") == 0) &&
-        has_arguments(step, "sssnn"))
-        return undo_file(running, arguments, err);
+        (has_arguments(step, "sssnnn") || has_arguments(step, "sssnn")))
+        return undo_file(running, step, err);
     bool has_mark = has_arguments(step, "ssnn");
     struct qcow2_table_mark mark = {QCOW2_TABLE_UNKNOWN, 0};
     if (has_mark)

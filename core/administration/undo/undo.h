@@ -16,6 +16,7 @@
 #include "administration/inside.h"
 #include "base/image_format.h"
 #include "hypervisor/memory_save.h"
+#include "image/new_file.h"
 #include "store/journal.h"
 
 struct change;
@@ -30,11 +31,11 @@ struct undo_list {
 
 /* A file that was made under the temporary name and gets the final one (absolute path). */
 void undo_add_file(struct undo_list *list, const char *directory, const char *temporary_name,
-                   const char *final_name, dev_t device, ino_t inode);
+                   const char *final_name, const struct new_file_mark *mark);
 
 /* The same of a file for saved memory, which gets its final name only when it is whole. */
 void undo_add_memory(struct undo_list *list, const char *directory, const char *temporary_name,
-                     const char *final_name, dev_t device, ino_t inode);
+                     const char *final_name, const struct new_file_mark *mark);
 
 /*
  * The guest is stopped for a moment, or its memory saved: what was before, and is to be again; with

@@ -295,7 +295,7 @@ static int fill_memory(const char *source, const struct journal_record *record, 
     struct stat file;
     if (!snapshot->memory.path)
         return 0;
-    if (!step || step->argument_count != 5 || !(path = path_from_store(source, snapshot->memory.path)))
+    if (!step || step->argument_count < 5 || !(path = path_from_store(source, snapshot->memory.path)))
         return error_set(err, step ? ENOMEM : EINVAL, "where the memory was saved can't be told");
     if (lstat(path, &file) == 0 && file.st_ino == step->arguments[4].number) {
         snapshot->memory.identity = file_identity_of(&file);
