@@ -20,6 +20,7 @@
 
 struct written_image {
     uint64_t device, inode;
+    bool is_others; /* of an own one: as far as it was known before, and our helper has not opened it yet */
 };
 
 struct written_list {
@@ -72,7 +73,7 @@ static bool parse_line(const char *line, struct written_image *image)
     end = end_text[0] == 'E' ? UINT64_MAX : strtoull(end_text, NULL, 10);
     if (start > QEMU_WRITE_LOCK_BYTE || end < QEMU_WRITE_LOCK_BYTE)
         return false;
-    *image = (struct written_image){makedev(major_number, minor_number), inode};
+    *image = (struct written_image){.device = makedev(major_number, minor_number), .inode = inode};
     return true;
 }
 
@@ -122,20 +123,26 @@ static void read_locked(void)
     }
 }
 
+static bool is_fresh(const struct timespec *now)
+{
+    return known.read_at.tv_sec != 0 && now->tv_sec == known.read_at.tv_sec;
+}
+
 static bool is_written_locked(uint64_t device, uint64_t inode)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (known.read_at.tv_sec == 0 || now.tv_sec != known.read_at.tv_sec) {
+    if (!is_fresh(&now)) {
         known.read_at = now;
         read_locked();
     }
     return find(&known.all, device, inode) < known.all.count;
 }
 
-static bool is_ours_locked(uint64_t device, uint64_t inode)
+static bool is_others_locked(uint64_t device, uint64_t inode)
 {
-    return find(&known.own, device, inode) < known.own.count;
+    size_t i = find(&known.own, device, inode);
+    return i < known.own.count ? known.own.images[i].is_others : is_written_locked(device, inode);
 }
 
 bool image_locks_written(uint64_t device, uint64_t inode)
@@ -149,18 +156,33 @@ bool image_locks_written(uint64_t device, uint64_t inode)
 bool image_locks_written_by_others(uint64_t device, uint64_t inode)
 {
     pthread_mutex_lock(&known.lock);
-    bool written = is_written_locked(device, inode) && !is_ours_locked(device, inode);
+    bool written = is_others_locked(device, inode);
     pthread_mutex_unlock(&known.lock);
     return written;
 }
 
-bool image_locks_own(uint64_t device, uint64_t inode)
+bool image_locks_begin_own(uint64_t device, uint64_t inode)
+{
+    struct written_image image = {.device = device, .inode = inode};
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    pthread_mutex_lock(&known.lock);
+    size_t i = find(&known.own, device, inode);
+    image.is_others = i < known.own.count
+                          ? known.own.images[i].is_others
+                          : is_fresh(&now) && find(&known.all, device, inode) < known.all.count;
+    bool is_noted = append(&known.own, image);
+    pthread_mutex_unlock(&known.lock);
+    return is_noted;
+}
+
+void image_locks_own(uint64_t device, uint64_t inode)
 {
     pthread_mutex_lock(&known.lock);
-    bool is_ours = (!is_written_locked(device, inode) || is_ours_locked(device, inode)) &&
-                   append(&known.own, (struct written_image){device, inode});
+    for (size_t i = 0; i < known.own.count; i++)
+        if (known.own.images[i].device == device && known.own.images[i].inode == inode)
+            known.own.images[i].is_others = false;
     pthread_mutex_unlock(&known.lock);
-    return is_ours;
 }
 
 void image_locks_disown(uint64_t device, uint64_t inode)

@@ -5,7 +5,7 @@
  *
  * QEMU holds an OFD lock on byte 101 of an image file while it may write to it (block/file-posix.c:
  * RAW_LOCK_PERM_BASE + BLK_PERM_WRITE). /proc/locks shows all of them by device and inode, and not who has
- * them; it is read at most once a second. Any thread.
+ * them; it is read at most once a second, as each reading waits for all processors (some 10 ms). Any thread.
  */
 #pragma once
 
@@ -20,11 +20,13 @@ bool image_locks_written(uint64_t device, uint64_t inode);
 bool image_locks_written_by_others(uint64_t device, uint64_t inode);
 
 /*
- * A helper of ours is about to open an image for writing, and has it no more. False where another process has
- * it open already, which the helper will meet, or where memory runs out: then the lock counts as another
- * process's, and nothing is to be disowned.
+ * A helper of ours is about to open an image for writing; has opened it, which is told of one that was begun;
+ * and has it no more. In between the first two its lock, or another's upon which it fails, is not told apart,
+ * and what was last known counts, without a reading. False where memory runs out: then the lock counts as
+ * another process's, and nothing is to be disowned.
  */
-bool image_locks_own(uint64_t device, uint64_t inode);
+bool image_locks_begin_own(uint64_t device, uint64_t inode);
+void image_locks_own(uint64_t device, uint64_t inode);
 void image_locks_disown(uint64_t device, uint64_t inode);
 
 /* Somebody who had images open has ended: what is known is read anew. */

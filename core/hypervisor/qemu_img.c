@@ -61,8 +61,7 @@ static int run(const struct qemu_img *image, const char *const *argv, const char
                                       .word_count = image->fd > 0 ? 2 : 1,
                                       .timeout_ms = image->timeout_ms};
     struct stat file;
-    image_locks_forget();
-    bool owns = stat(write_paths[0], &file) == 0 && image_locks_own(file.st_dev, file.st_ino);
+    bool owns = stat(write_paths[0], &file) == 0 && image_locks_begin_own(file.st_dev, file.st_ino);
     int rc = qemu_img_run(&spec, err);
     if (owns)
         image_locks_disown(file.st_dev, file.st_ino);

@@ -27,7 +27,7 @@ struct node {
     char name[16];
     char path[PATH_SIZE]; /* in the daemon */
     char data_path[PATH_SIZE];
-    bool owns; /* image_locks_own was told of these: */
+    bool owns; /* image_locks_begin_own was told of these: */
     dev_t owned_device;
     ino_t owned_inode;
 };
@@ -201,19 +201,25 @@ static int explain(const struct stopped_images *images, size_t index, struct err
 
 /* ---- beginning and end ---- */
 
-/* Tells that it is us who write to the images; before they are opened, as it is another's lock until then. */
-static void own_locks(struct stopped_images *images)
+/* Tells that it is us who will write to the images; before they are opened, or it would look like another. */
+static void begin_to_own(struct stopped_images *images)
 {
-    image_locks_forget();
     for (size_t i = 0; i < images->spec.count; i++) {
         struct node *node = &images->nodes[i];
         struct stat file;
         if (!images->spec.images[i].writable || fstat(images->spec.images[i].fd, &file) < 0)
             continue;
-        node->owns = image_locks_own(file.st_dev, file.st_ino);
+        node->owns = image_locks_begin_own(file.st_dev, file.st_ino);
         node->owned_device = file.st_dev;
         node->owned_inode = file.st_ino;
     }
+}
+
+static void own(const struct stopped_images *images)
+{
+    for (size_t i = 0; i < images->spec.count; i++)
+        if (images->nodes[i].owns)
+            image_locks_own(images->nodes[i].owned_device, images->nodes[i].owned_inode);
 }
 
 static void free_images(struct stopped_images *images)
@@ -273,7 +279,7 @@ int stopped_images_launch(const struct stopped_images_spec *spec, struct stopped
         return error_set(err, ENOMEM, "out of memory");
     for (size_t i = 0; i < spec->count; i++)
         snprintf(made->nodes[i].name, sizeof made->nodes[i].name, "n%u", (unsigned)i);
-    own_locks(made);
+    begin_to_own(made);
     rc = launch(made, err);
     if (rc < 0)
         return rc;
@@ -295,6 +301,7 @@ int stopped_images_await(struct stopped_images *images, struct error *err)
     int rc = storage_daemon_await(images->engine.daemon, images->spec.timeout_ms, &why);
     if (rc == 0) {
         images->engine.qmp = storage_daemon_qmp(images->engine.daemon);
+        own(images);
         return 0;
     }
     size_t failed = image_of_node(images, storage_daemon_failed_node(images->engine.daemon));
