@@ -5,16 +5,19 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "hypervisor/image_locks.h"
 
 #define FILES       400 /* more lines than the kernel gives at once */
 #define COME_AND_GO 100 /* of these, the first */
 #define WRITE_BYTE  101
-#define MISSED_MAX  2 /* where each of its readings was held up at a bad moment; once alone misses twenty */
+#define SLACK       8 /* each of its readings can be held up at a bad moment */
 #define LOOKS       1000
 
 static int files[FILES];
@@ -33,6 +36,18 @@ static void *come_and_go(void *opaque)
     return NULL;
 }
 
+/* What is seen by who reads it once. */
+static bool is_in_one_reading(const struct stat *image)
+{
+    cleanup_fclose FILE *file = fopen("/proc/locks", "re");
+    char line[256], mark[32];
+    bool found = false;
+    snprintf(mark, sizeof mark, ":%llu ", (unsigned long long)image->st_ino);
+    while (file && !found && fgets(line, sizeof line, file))
+        found = strstr(line, "OFDLCK") && strstr(line, mark);
+    return found;
+}
+
 /* The kernel gives the list in pieces, and counts: each that goes takes another one's place. */
 static void test_seen_among_others_that_go(void **state)
 {
@@ -45,15 +60,17 @@ static void test_seen_among_others_that_go(void **state)
         set_lock(files[i], F_RDLCK);
     }
     assert_int_equal(pthread_create(&thread, NULL, come_and_go, NULL), 0);
-    unsigned missed = 0;
+    unsigned missed = 0, missed_once = 0;
     for (int i = 0; i < LOOKS; i++) {
         const struct stat *file = &stats[COME_AND_GO + i % (FILES - COME_AND_GO)];
         image_locks_forget();
         missed += !image_locks_written(file->st_dev, file->st_ino);
+        missed_once += !is_in_one_reading(file);
     }
     is_over = true;
     pthread_join(thread, NULL);
-    assert_true(missed <= MISSED_MAX);
+    print_message("missed %u, in one reading %u of %u\n", missed, missed_once, LOOKS);
+    assert_true(missed * 4 <= missed_once + SLACK);
     for (int i = 0; i < FILES; i++)
         close(files[i]);
     image_locks_forget();
