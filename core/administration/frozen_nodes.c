@@ -2,7 +2,6 @@
 /* See frozen_nodes.h. */
 #include "administration/frozen_nodes.h"
 
-#include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"

@@ -80,15 +80,6 @@ static int borrow(const struct change *change, struct running *running, struct e
     return r;
 }
 
-/* Only such a layer may be open for writing below others. */
-static bool has_touched(const struct domain *domain)
-{
-    for (size_t i = 0; i < domain->layer_count; i++)
-        if (domain->layers[i]->touched)
-            return true;
-    return false;
-}
-
 int running_begin(const struct change *change, struct running *running, struct error *err)
 {
     *running = (struct running){.state = RUN_STATE_SHUTOFF};
@@ -111,7 +102,7 @@ int running_begin(const struct change *change, struct running *running, struct e
     r = running_check_state(running->state, err);
     if (r == 0)
         r = running_end_leftover(&running->engine, err);
-    if (r == 0 && has_touched(change->domain))
+    if (r == 0 && domain_has_touched(change->domain)) /* only such a layer may be open for writing below */
         frozen_nodes_close(&running->engine, change->domain);
     return r < 0 ? r : running_find_monitor(change->domain, running->machine, &running->monitor, err);
 }

@@ -219,6 +219,14 @@ int domain_seal(struct domain *domain)
     return fill_children(domain);
 }
 
+bool domain_has_touched(const struct domain *domain)
+{
+    for (size_t i = 0; i < domain->layer_count; i++)
+        if (domain->layers[i]->touched)
+            return true;
+    return false;
+}
+
 struct snapshot *domain_find_snapshot(const struct domain *domain, const char *name)
 {
     size_t low = 0, high = domain->snapshot_count;

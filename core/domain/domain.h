@@ -178,6 +178,9 @@ void domain_unref(struct domain *domain);
 int domain_seal(struct domain *domain);
 
 /* NULL if there is none. */
+/* Does vmsnapfs write to any of its frozen layers, or did when it was killed? */
+bool domain_has_touched(const struct domain *domain);
+
 struct snapshot *domain_find_snapshot(const struct domain *domain, const char *name);
 struct disk *domain_find_disk(const struct domain *domain, const char *target);
 struct frozen *snapshot_find_frozen(const struct snapshot *snapshot, const struct disk *disk);

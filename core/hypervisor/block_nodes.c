@@ -120,6 +120,13 @@ const struct block_node *block_nodes_find(const struct block_nodes *nodes, const
     return NULL;
 }
 
+bool block_node_is_file(const struct block_node *node, const struct stat *file)
+{
+    struct stat found;
+    return node->path && stat(node->path, &found) == 0 && found.st_dev == file->st_dev &&
+           found.st_ino == file->st_ino;
+}
+
 int block_node_add(const struct block_engine *engine, struct json_object *node, struct error *err)
 {
     if (!node)

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "hypervisor/qmp.h"
@@ -51,6 +52,9 @@ void block_nodes_done(struct block_nodes *nodes);
 
 /* Borrowed; NULL: there is none of that name. */
 const struct block_node *block_nodes_find(const struct block_nodes *nodes, const char *name);
+
+/* Is the node that file, or does it lie on it? By what its path leads to now. */
+bool block_node_is_file(const struct block_node *node, const struct stat *file);
 
 /* Opens a node that is described as blockdev-add takes it; borrowed, NULL: memory had run out. Errors:
  * ENOMEM; as qmp_command. */

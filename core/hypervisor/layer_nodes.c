@@ -9,13 +9,6 @@
 #include "format/json_parse.h"
 #include "hypervisor/qmp_arguments.h"
 
-static bool has_open(const struct block_node *node, const struct stat *file)
-{
-    struct stat found;
-    return node->path && stat(node->path, &found) == 0 && found.st_dev == file->st_dev &&
-           found.st_ino == file->st_ino;
-}
-
 /* The node of the file itself, on which that of the format lies. */
 static bool is_protocol(const struct block_node *node)
 {
@@ -25,7 +18,7 @@ static bool is_protocol(const struct block_node *node)
 bool layer_nodes_have(const struct block_nodes *nodes, const struct stat *file)
 {
     for (size_t i = 0; i < nodes->count; i++)
-        if (has_open(&nodes->nodes[i], file))
+        if (block_node_is_file(&nodes->nodes[i], file))
             return true;
     return false;
 }
@@ -36,7 +29,7 @@ int layer_nodes_find(const struct block_nodes *nodes, const struct stat *file, c
     const struct block_node *found = NULL;
     for (size_t i = 0; i < nodes->count; i++) {
         const struct block_node *one = &nodes->nodes[i];
-        if (strcmp(one->driver, image_format_name(format)) != 0 || !has_open(one, file))
+        if (strcmp(one->driver, image_format_name(format)) != 0 || !block_node_is_file(one, file))
             continue;
         if (found)
             return error_set(err, EBUSY, "the QEMU that runs has %s open twice, as %s and %s", path,
@@ -62,7 +55,7 @@ static int close_those(const struct block_engine *engine, const struct block_nod
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < nodes->count; i++) {
         const struct block_node *node = &nodes->nodes[i];
-        if (is_protocol(node) == protocols && has_open(node, file))
+        if (is_protocol(node) == protocols && block_node_is_file(node, file))
             rc = try_to_close(engine, node->name, err);
     }
     return rc;
@@ -134,7 +127,7 @@ int layer_nodes_is_disk(const struct block_engine *engine, const struct stat *fi
         const char *path = NULL;
         const char *name = read_device(json_object_array_get_idx(list, i), &path);
         const struct block_node *node = name ? block_nodes_find(&nodes, name) : NULL;
-        if (!node || !has_open(node, file))
+        if (!node || !block_node_is_file(node, file))
             continue;
         bool one = false;
         if (can_wait && path)

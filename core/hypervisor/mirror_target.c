@@ -9,7 +9,6 @@
 #include "base/cleanup.h"
 #include "format/json_parse.h"
 #include "hypervisor/qmp_arguments.h"
-#include "hypervisor/running_disks.h"
 
 int mirror_target_open(const struct block_engine *engine, const struct mirror_target *target,
                        struct error *err)
@@ -43,13 +42,6 @@ void mirror_target_close(const struct block_engine *engine, const char *node, co
     block_node_delete(engine, file_node, NULL);
 }
 
-static bool is_file(const struct block_node *node, const struct stat *wanted)
-{
-    struct stat found;
-    return node->path && stat(node->path, &found) == 0 && found.st_dev == wanted->st_dev &&
-           found.st_ino == wanted->st_ino;
-}
-
 int mirror_find_backing(const struct block_engine *engine, const struct stat *file, enum image_format format,
                         unsigned depth, char **node, struct error *err)
 {
@@ -62,7 +54,7 @@ int mirror_find_backing(const struct block_engine *engine, const struct stat *fi
     for (size_t i = 0; !found && i < nodes.count; i++) {
         const struct block_node *one = &nodes.nodes[i];
         if (!one->read_only || one->depth != depth || strcmp(one->driver, image_format_name(format)) != 0 ||
-            !is_file(one, file))
+            !block_node_is_file(one, file))
             continue;
         found = strdup(one->name);
         rc = found ? 0 : error_set(err, ENOMEM, "out of memory");
@@ -104,7 +96,7 @@ static bool close_some(const struct block_engine *engine, const struct stat *fil
         return false;
     for (size_t i = 0; i < nodes.count; i++)
         for (size_t j = 0; j < count; j++)
-            if (is_file(&nodes.nodes[i], &files[j])) {
+            if (block_node_is_file(&nodes.nodes[i], &files[j])) {
                 any |= block_node_delete(engine, nodes.nodes[i].name, NULL) == 0;
                 break;
             }

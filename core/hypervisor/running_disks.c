@@ -12,11 +12,8 @@
 /* Nodes of the file itself have it open for writing as well. */
 static bool is_of(const struct block_node *node, const struct running_disk *disk, const struct stat *wanted)
 {
-    struct stat file;
-    if (node->read_only || strcmp(node->driver, image_format_name(disk->format)) != 0)
-        return false;
-    return node->path && stat(node->path, &file) == 0 && file.st_dev == wanted->st_dev &&
-           file.st_ino == wanted->st_ino;
+    return !node->read_only && strcmp(node->driver, image_format_name(disk->format)) == 0 &&
+           block_node_is_file(node, wanted);
 }
 
 int running_disk_check_open(const struct block_engine *engine, const char *path, const struct stat *file,

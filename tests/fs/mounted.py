@@ -35,12 +35,12 @@ def run(*command, **options):
     return result.stdout
 
 
-def children():
-    """Process ids of our children, with those that others left to us."""
+def children(process="self"):
+    """Process ids of the children of a process; of ours, with those that others left to us."""
     found = set()
-    for task in os.listdir("/proc/self/task"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread of ours that has ended
-            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+    for task in os.listdir(f"/proc/{process}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            with open(f"/proc/{process}/task/{task}/children", encoding="ascii") as file:
                 found.update(map(int, file.read().split()))
     return found
 

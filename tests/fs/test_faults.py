@@ -15,7 +15,7 @@ import make
 from administer import command_of, command_refused, refused, snapshot_path
 from checks import equal
 from domains import Unchanged, byte, create, frozen_byte, take, write
-from mounted import HOPELESS, Mounted, wait_for
+from mounted import HOPELESS, Mounted, children, wait_for
 
 DAMAGED = r"state|store|damaged|can't be (read|used)|read-only"
 
@@ -180,12 +180,7 @@ def fails(function):
 
 def helpers(mount):
     """Processes that the daemon started."""
-    with open(f"/proc/{mount.process.pid}/task/{mount.process.pid}/children", encoding="ascii") as file:
-        found = set(map(int, file.read().split()))
-    for task in os.listdir(f"/proc/{mount.process.pid}/task"):
-        with open(f"/proc/{mount.process.pid}/task/{task}/children", encoding="ascii") as file:
-            found.update(map(int, file.read().split()))
-    return found
+    return children(mount.process.pid)
 
 
 def test_helpers_that_die():

@@ -14,7 +14,6 @@
 #include "administration/reclaim/reclaim_files.h"
 #include "administration/running.h"
 #include "base/cleanup.h"
-#include "base/log.h"
 #include "hypervisor/block_merge.h"
 #include "hypervisor/block_snapshot.h"
 #include "hypervisor/deadline.h"

@@ -117,21 +117,13 @@ static int end_merge(struct administration *administration, const struct domain 
     return r == -ESRCH || (r == -ETIMEDOUT && !running_is_written(domain)) ? 0 : r;
 }
 
-static bool has_touched(const struct domain *domain)
-{
-    for (size_t i = 0; i < domain->layer_count; i++)
-        if (domain->layers[i]->touched)
-            return true;
-    return false;
-}
-
 static int end_merges(struct administration *administration, const struct catalog *catalog,
                       struct open_files *open, struct error *err)
 {
     bool any = false;
     int r = 0;
     for (size_t i = 0; i < catalog->domain_count; i++)
-        any |= has_touched(catalog->domains[i]);
+        any |= domain_has_touched(catalog->domains[i]);
     /* The QEMU that did it may be another domain's. */
     for (size_t i = 0; any && r == 0 && i < catalog->domain_count; i++)
         r = end_merge(administration, catalog->domains[i], open, err);
@@ -149,7 +141,7 @@ void tidy_touched(struct administration *administration)
                     why.text);
     for (size_t i = 0; r == 0 && i < catalog->domain_count; i++) {
         struct domain *domain = catalog->domains[i];
-        if (has_touched(domain) && tidy_domain(administration, domain, &open, &why) < 0)
+        if (domain_has_touched(domain) && tidy_domain(administration, domain, &open, &why) < 0)
             log_warning(
                 "%s: what was being changed when vmsnapfs ended is looked after at the next start: %s",
                 domain->name, why.text);

@@ -11,7 +11,6 @@
 
 #include <stdint.h>
 #include <sys/stat.h>
-#include <sys/types.h>
 
 #include "administration/inside.h"
 #include "base/image_format.h"

@@ -146,13 +146,9 @@ int undo_running_go_on(const struct undo_running *running, const struct journal_
 
 static bool stands_on_something(const struct block_nodes *nodes, const struct stat *overlay)
 {
-    for (size_t i = 0; i < nodes->count; i++) {
-        const struct block_node *node = &nodes->nodes[i];
-        struct stat file;
-        if (node->depth > 0 && node->path && stat(node->path, &file) == 0 && file.st_dev == overlay->st_dev &&
-            file.st_ino == overlay->st_ino)
+    for (size_t i = 0; i < nodes->count; i++)
+        if (nodes->nodes[i].depth > 0 && block_node_is_file(&nodes->nodes[i], overlay))
             return true;
-    }
     return false;
 }
 
